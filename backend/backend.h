@@ -1,0 +1,254 @@
+/* backend: what a device is. Memory, lanes (ordered queues), and about twenty operations on rows.
+ *
+ * An operation is submitted to a lane and runs some time later, in order, split over *outputs* into
+ * chunks that the lane's workers claim; no output is ever split, so the number of workers cannot
+ * change a bit. Every operation is row-invariant and computes the canonical order, version 1
+ * (docs/DESIGN.md, "Numerics"); backend/cpu/ops_scalar.c is the definition.
+ *
+ * Who may call: submit and wait from one thread per lane at a time. Pointers in operation arguments
+ * must stay valid until lane_wait() has passed the operation. Argument structs are copied.
+ */
+#ifndef BACKEND_BACKEND_H
+#define BACKEND_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/base.h"
+
+#define CANONICAL_VERSION 1
+enum {
+    SEGMENT_ELEMS = 256,   /* a chain of fma is restarted here */
+    SUM_GROUPS = 8,        /* segment sums add up in this many groups */
+    QUANT_BLOCK = 32,      /* elements that share an activation scale */
+    TILE_OUTPUTS = 16,     /* output rows interleaved in repacked weights */
+    KV_BLOCK_SLOTS = 16    /* slots interleaved in a K block; a page is a multiple of it */
+};
+
+/* ---- element types of weights: the numbers are those of GGUF files ---- */
+enum tensor_type {
+    TENSOR_F32 = 0,
+    TENSOR_F16 = 1,
+    TENSOR_Q4_0 = 2,
+    TENSOR_Q8_0 = 8,
+    TENSOR_BF16 = 30
+};
+
+struct tensor_type_info {
+    uint32_t number;       /* as in GGUF */
+    const char *name;      /* "Q4_0" */
+    uint32_t block_elems;  /* 1, 32, 256 */
+    uint32_t block_bytes;  /* in the file */
+    bool native;           /* the backend computes with it; others are known by name only */
+};
+/* NULL when the number (name, case-insensitive) is unknown. */
+const struct tensor_type_info *tensor_type_info(uint32_t number);
+const struct tensor_type_info *tensor_type_by_name(const char *name);
+
+/* ---- device ---- */
+enum isa { ISA_SCALAR, ISA_AVX2, ISA_AVX512, ISA_COUNT };
+const char *isa_name(enum isa isa); /* "scalar", "avx2", "avx512" */
+
+struct backend;
+/* kind "cpu"; isa_or_null forces an instruction set ("scalar", "avx2", "avx512"), NULL = best here.
+ * STATUS_UNSUPPORTED with a sentence when this machine lacks it. */
+enum status backend_create(const char *kind, const char *isa_or_null, struct backend **out);
+void backend_destroy(struct backend *backend);
+const char *backend_name(const struct backend *backend); /* "cpu avx512" */
+enum isa backend_isa(const struct backend *backend);
+
+/* CPUs this process may use (affinity and cgroup quota respected), physical cores first, siblings
+ * after. Returns how many were written; *n_physical gets the number of distinct cores. */
+int backend_cpu_list(int *cpus, int cap, int *n_physical);
+
+/* Host-visible memory of the device, page-aligned, zeroed, huge pages by madvise. NULL if none. */
+void *backend_alloc(struct backend *backend, size_t bytes);
+void backend_free(struct backend *backend, void *ptr, size_t bytes);
+
+/* ---- lanes ---- */
+struct lane;
+struct lane_options {
+    const int *cpus;        /* [n_workers] core of each worker; NULL = not pinned */
+    int n_workers;          /* at least 1 */
+    bool caller_is_worker;  /* worker 0 is whoever calls lane_wait(): no wake-up on the hot path */
+    size_t scratch_bytes;   /* per worker, 64-byte aligned */
+};
+enum status lane_create(struct backend *backend, const struct lane_options *options, struct lane **out);
+void lane_destroy(struct lane *lane); /* waits for what was submitted */
+int lane_n_workers(const struct lane *lane);
+struct backend *lane_backend(const struct lane *lane);
+/* While `lender` has nothing to do, its own workers claim chunks of `borrower`'s operations. Both
+ * directions may be set. Call before the first submit. */
+void lane_lend(struct lane *lender, struct lane *borrower);
+
+/* One operation: fn(args, chunk, worker) is called once for each chunk in 0..n_chunks-1, any order,
+ * in parallel; the next operation starts when all have returned. Returns a ticket. Blocks only
+ * while the ring of pending operations is full (then it helps). fn must not submit or wait. */
+struct lane_worker { void *scratch; size_t scratch_bytes; int idx; };
+typedef void (*lane_fn)(const void *args, uint32_t chunk, struct lane_worker *worker);
+enum { LANE_ARGS_BYTES = 256 };
+uint64_t lane_submit(struct lane *lane, lane_fn fn, const void *args, size_t args_bytes,
+                     uint32_t n_chunks);
+void lane_wait(struct lane *lane, uint64_t ticket); /* until that operation and all before it ended */
+bool lane_done(struct lane *lane, uint64_t ticket);
+/* Nanoseconds during which at least one operation was pending. */
+int64_t lane_busy_ns(const struct lane *lane);
+
+/* ---- weights ---- */
+/* A linear layer's matrix, repacked into tiles of 16 interleaved output rows (layout:
+ * backend/cpu/tile.h). A value; `data` belongs to whoever made it with backend_alloc. */
+struct weight {
+    enum tensor_type type;
+    int32_t n_out, n_in;
+    unsigned char *data; /* [backend_weight_bytes] */
+};
+/* 0 when type, n_out, n_in cannot be (n_in no multiple of the block, not native). 64-byte multiple. */
+size_t backend_weight_bytes(enum tensor_type type, int64_t n_out, int64_t n_in);
+/* Repacks rows first_out.. of file-format data; row_stride_bytes apart. first_out is a multiple of 16;
+ * n_rows a multiple of 16 unless it reaches n_out. Disjoint calls may run in parallel. */
+void backend_weight_fill(const struct weight *weight, int32_t first_out, int32_t n_rows,
+                         const void *rows, size_t row_stride_bytes);
+/* The inverse, for one row: file-format bytes of row `out_idx`. */
+void backend_weight_row(const struct weight *weight, int32_t out_idx, void *row);
+/* One file-format row of n elements (a multiple of the block) to floats, and back (F32, F16, BF16,
+ * Q8_0, Q4_0 with the reference rounding of their published quantisers). */
+void tensor_row_to_f32(enum tensor_type type, const void *row, int64_t n, float *out);
+void tensor_row_from_f32(enum tensor_type type, const float *in, int64_t n, void *row);
+
+/* ---- activations ---- */
+/* Rows that feed linear layers: plain floats for float weights, quantised panels for quantised
+ * weights, either or both. Panels hold up to PANEL_ROWS rows, see backend/cpu/tile.h. */
+enum { ACT_F32 = 1, ACT_Q8 = 2, PANEL_ROWS = 8 };
+struct act {
+    int32_t n_cols;       /* multiple of 32 when ACT_Q8 is used */
+    int32_t cap_rows;
+    float *f32;           /* [cap_rows, n_cols] */
+    unsigned char *q8;    /* panels */
+};
+size_t backend_act_bytes(int32_t n_cols, int32_t cap_rows);
+void backend_act_init(struct act *act, int32_t n_cols, int32_t cap_rows, void *memory);
+/* ACT_F32 or ACT_Q8: what a weight of this type reads. */
+int backend_act_kind(enum tensor_type type);
+
+/* ---- KV store: the bytes behind page numbers ---- */
+enum kv_type { KV_F16, KV_F32 };
+/* Per layer and page: K as [kv_head][slot / 16][head_dim][16], V as [kv_head][slot][head_dim]. */
+struct kv_store {
+    enum kv_type type;
+    int32_t n_layers, n_kv_heads, head_dim;
+    int32_t page_slots;   /* multiple of KV_BLOCK_SLOTS */
+    int32_t n_pages;
+    unsigned char *k, *v; /* each [n_layers, n_pages, page_bytes] */
+    size_t page_bytes;    /* of K, or of V, of one layer */
+};
+size_t kv_store_bytes(const struct kv_store *shape); /* K and V, all layers; fills nothing */
+enum status kv_store_init(struct backend *backend, struct kv_store *store); /* shape set, takes memory */
+void kv_store_deinit(struct backend *backend, struct kv_store *store);
+
+/* What one sequence's rows see: positions 0..n-1 lie in slots pages[p / page_slots], in order. */
+struct kv_view {
+    const uint32_t *pages; /* borrowed from the page table; may not change while a pass runs */
+    int32_t n_pages;
+};
+
+/* ---- operations ---- */
+/* out[row] = row token[row] of the embedding, widened to fp32 */
+struct op_embed { const struct weight *table; const int32_t *token; float *out; int32_t n_rows; };
+void backend_embed(struct lane *lane, const struct op_embed *op);
+
+/* RMSNorm of x[row_idx ? row_idx[i] : i] into row i of out, in the kinds asked for */
+struct op_norm {
+    const float *x;          /* [*, n_cols] */
+    const int32_t *row_idx;  /* [n_rows] or NULL */
+    const float *weight;     /* [n_cols] */
+    float eps;
+    int32_t n_rows;
+    int kinds;               /* ACT_F32 | ACT_Q8 */
+    const struct act *out;
+};
+void backend_norm(struct lane *lane, const struct op_norm *op);
+
+/* floats that already lie in act.f32 → quantised panels of the same act */
+struct op_quantize { const struct act *act; int32_t n_rows; };
+void backend_quantize(struct lane *lane, const struct op_quantize *op);
+
+/* part i: out_i[row, o] = (add_i ? add_i[row, o] : +0 omitted) + (bias_i[o] omitted if NULL) + W_i x.
+ * Order: total, then + bias, then + add. out == add is allowed. */
+enum { LINEAR_PARTS = 3 };
+struct op_linear {
+    struct {
+        const struct weight *weight;
+        float *out;            /* [n_rows, n_out] */
+        const float *add;      /* [n_rows, n_out] or NULL */
+        const float *bias;     /* [n_out] or NULL */
+    } part[LINEAR_PARTS];
+    int32_t n_parts;           /* share x */
+    const struct act *x;
+    int32_t n_rows;
+};
+void backend_linear(struct lane *lane, const struct op_linear *op);
+
+/* Rotates q and k in place (rotate-half pairs i, i + rope_dims / 2), stores k and v at slot[row]
+ * (page * page_slots + offset; -1 stores nothing). */
+struct op_rope_store {
+    float *q;               /* [n_rows, n_heads, head_dim] */
+    float *k;               /* [n_rows, n_kv_heads, head_dim] */
+    const float *v;         /* [n_rows, n_kv_heads, head_dim] */
+    const float *cos, *sin; /* [positions, rope_dims / 2] */
+    const int32_t *position, *slot; /* [n_rows] */
+    const struct kv_store *store;
+    int32_t layer, n_rows, n_heads, rope_dims;
+};
+void backend_rope_store(struct lane *lane, const struct op_rope_store *op);
+
+/* Causal attention of each row over positions 0..position[row] of its sequence (the last `window`
+ * of them when window > 0), reading K and V as stored. */
+struct op_attention {
+    const float *q;                 /* [n_rows, n_heads, head_dim] */
+    float *out;                     /* [n_rows, n_heads, head_dim] */
+    const struct kv_view *views;    /* [n_seqs] */
+    const int32_t *seq_of_row;      /* [n_rows] */
+    const int32_t *position;        /* [n_rows]; < 0: a pad row, gives zeros */
+    const struct kv_store *store;
+    int32_t layer, n_rows, n_heads, window;
+    float scale;
+};
+void backend_attention(struct lane *lane, const struct op_attention *op);
+
+/* out = silu(gate) * up, in the kinds asked for */
+struct op_swiglu {
+    const float *gate, *up; /* [n_rows, n_cols] */
+    int32_t n_rows;
+    int kinds;
+    const struct act *out;
+};
+void backend_swiglu(struct lane *lane, const struct op_swiglu *op);
+
+/* All layers of page src to page dst. */
+struct op_page_copy { const struct kv_store *store; uint32_t src, dst; };
+void backend_page_copy(struct lane *lane, const struct op_page_copy *op);
+
+/* ---- direct calls on host memory, on the calling thread, in the backend's instruction set ---- */
+/* Highest value, lowest index among equals; *bad is set when any value is NaN or +inf. */
+int32_t backend_argmax(const struct backend *backend, const float *x, int64_t n, bool *bad);
+/* x[i] = exp(x[i] - max), returns the canonical sum of a row (64 partials and a tree). */
+float backend_exp_sum(const struct backend *backend, float *x, int64_t n, float max);
+/* as rng_gumbel_fill, vectorised */
+void backend_gumbel(const struct backend *backend, uint64_t seed, uint32_t position, uint32_t first,
+                    uint32_t n, float *noise);
+/* One slot's K and V of one layer as floats, [n_kv_heads, head_dim] each (tests, digests). */
+void kv_store_read(const struct kv_store *store, int32_t layer, int32_t slot, float *k, float *v);
+/* Fills a page of every layer with NaN (tests: freed memory must not be read). */
+void kv_store_poison(const struct kv_store *store, uint32_t page, int32_t first_slot, int32_t n_slots);
+
+/* ---- roofs: what this machine can do, measured ---- */
+struct roof_options { const int *cpus; int n_threads; double seconds; };
+/* Best of several streaming-load loops over a buffer far larger than the caches, bytes/s. */
+double roof_read_bandwidth(struct backend *backend, const struct roof_options *options);
+/* Independent chains of the int8 dot-product sequence of the instruction set, MAC/s. */
+double roof_integer_peak(struct backend *backend, const struct roof_options *options);
+/* Independent fma chains, FMA/s. */
+double roof_float_peak(struct backend *backend, const struct roof_options *options);
+
+#endif

@@ -1,0 +1,12 @@
+/* clock: monotonic wall time and CPU time of the calling thread, in nanoseconds. Thread-safe. */
+#ifndef BASE_CLOCK_H
+#define BASE_CLOCK_H
+
+#include <stdint.h>
+
+int64_t clock_now_ns(void);
+int64_t clock_thread_cpu_ns(void);
+/* Nanoseconds since the process was started by the kernel (first-token latency counts from here). */
+int64_t clock_since_process_start_ns(void);
+
+#endif

@@ -1,0 +1,160 @@
+/* tandem.h: the public C API of Tandem, a speculative and parallel decoding runtime.
+ *
+ * Two nouns: an *engine* (a model on its devices, its memory, its step thread) and a *request* (a
+ * prompt and how to continue it). Requests are submitted from any thread and run together; what
+ * happens to them comes back as *events* in one queue. Output is exactly what plain decoding of the
+ * request alone would give, whatever else runs beside it.
+ *
+ * Thread rules: td_engine_open and td_engine_close from one thread; td_submit, td_cancel from any;
+ * td_next_event from one consumer thread at a time. Errors: functions return a td_status; the
+ * sentence for people is td_error_message() of the same thread.
+ */
+#ifndef TANDEM_H
+#define TANDEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TD_VERSION "0.1.0"
+
+enum td_status {
+    TD_OK = 0,
+    TD_INVALID,     /* a file, option or request that is wrong */
+    TD_UNSUPPORTED, /* well-formed, but not something this build can do */
+    TD_NO_MEMORY,
+    TD_IO,
+    TD_REFUSED,     /* queue full: try again later */
+    TD_TIMEOUT,     /* td_next_event: nothing happened in time */
+    TD_CLOSED       /* td_next_event: no request is running or queued */
+};
+const char *td_error_message(void);
+
+/* ---- engine ---- */
+struct td_engine;
+/* All fields have a default: start from td_engine_options_init(). Strings are borrowed for the call. */
+struct td_engine_options {
+    const char *target;        /* GGUF file or "synth:..."; required */
+    const char *draft;         /* "none" */
+    const char *target_device; /* "cpu", "cpu:0-3"; NULL = threads below */
+    const char *isa;           /* "scalar", "avx2", "avx512"; NULL = best */
+    const char *plan;          /* "exact" */
+    const char *kv;            /* "f16", "f32" */
+    int32_t threads;           /* 0 = the physical cores this process may use */
+    int32_t context;           /* positions a sequence may have; 0 = the model's, at most 4096 */
+    int32_t page;              /* slots of a KV page: 16, 32, 64, ... (default 64) */
+    int32_t prefill_chunk;     /* prompt rows in one pass, at most (default 512) */
+    int32_t max_batch;         /* sequences running at once (default 1) */
+    int32_t max_queue;         /* requests waiting, before td_submit refuses (default 1024) */
+    uint64_t memory_bytes;     /* budget for weights, KV and scratch; 0 = what is free */
+    int32_t kv_pages;          /* pages in the pool; 0 = enough for max_batch * context */
+    int32_t prefix_cache;      /* 1 = share computed prompt pages between requests (default 1) */
+    int32_t mlock;             /* 1 = lock weights in memory */
+    /* called while weights load; done and total in bytes; may be NULL */
+    void (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
+    void *progress_user;
+};
+void td_engine_options_init(struct td_engine_options *options);
+enum td_status td_engine_open(const struct td_engine_options *options, struct td_engine **out);
+void td_engine_close(struct td_engine *engine); /* cancels what still runs; frees everything */
+
+struct td_engine_info {
+    const char *model_name, *architecture, *plan, *kv, *isa; /* live as long as the engine */
+    uint64_t fingerprint;      /* model digest, conversion, KV type, plan, canonical version */
+    uint64_t weight_bytes;     /* file format: what a pass reads */
+    uint64_t resident_weight_bytes, kv_bytes, scratch_bytes;
+    int32_t n_vocab, context, model_context, threads, n_layers, page;
+    double load_seconds;
+};
+void td_engine_get_info(const struct td_engine *engine, struct td_engine_info *info);
+
+/* Counters since open; a snapshot, from any thread. */
+struct td_engine_stats {
+    uint64_t steps, target_passes, rows, committed_tokens, prompt_tokens, prefix_hit_tokens;
+    uint64_t preemptions, cancelled, finished, failed;
+    uint64_t scheduler_cpu_ns; /* step thread's CPU time outside passes and sampling */
+    uint64_t pass_ns;          /* wall time inside target passes */
+    int32_t running, waiting, pages_total, pages_free, pages_held, pages_cached;
+};
+void td_engine_get_stats(struct td_engine *engine, struct td_engine_stats *stats);
+
+/* ---- text ---- */
+/* Bytes to ids and back with the target's tokenizer. *n_ids is what the text needs; call again with
+ * more room when it exceeds cap. flags: TD_TOKENIZE_*. TD_UNSUPPORTED when the model has none. */
+enum { TD_TOKENIZE_NO_SPECIAL = 1, TD_TOKENIZE_LITERAL = 2 };
+enum td_status td_tokenize(struct td_engine *engine, const char *text, size_t n_bytes, int flags,
+                           int32_t *ids, size_t cap, size_t *n_ids);
+enum td_status td_detokenize(struct td_engine *engine, const int32_t *ids, size_t n_ids, char *text,
+                             size_t cap, size_t *n_bytes);
+
+/* ---- request ---- */
+struct td_bias { int32_t id; float bias; };
+struct td_request {
+    const int32_t *ids;        /* [n_ids] the prompt, not empty; copied by td_submit */
+    size_t n_ids;
+    int64_t max_tokens;        /* < 0: until the context ends */
+    float temperature;         /* 0 = greedy */
+    int32_t top_k;             /* 0 = off */
+    float top_p, min_p;        /* 1 = off; 0 = off */
+    float repetition_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0 = off */
+    int32_t has_seed;          /* 0: the OS gives one, reported in the finish event */
+    uint64_t seed;
+    const struct td_bias *biases;
+    size_t n_biases;
+    const char *const *stops;  /* stop strings; the text ends before them */
+    size_t n_stops;
+    const int32_t *stop_ids;   /* further ids that end the text */
+    size_t n_stop_ids;
+    int32_t ignore_eos;
+    int32_t logprobs;          /* -1 none, 0..20 alternatives per token */
+    int32_t n;                 /* choices: n > 1 makes n requests that share the prompt's KV; events carry `choice` */
+    int32_t priority;          /* higher first */
+    int32_t want_text;         /* 1: events carry UTF-8 text (default), 0: ids only */
+    void *user;                /* comes back in every event */
+};
+void td_request_init(struct td_request *request);
+enum td_status td_submit(struct td_engine *engine, const struct td_request *request, uint64_t *id);
+void td_cancel(struct td_engine *engine, uint64_t id); /* a finish event still comes */
+
+/* ---- events ---- */
+enum td_event_kind { TD_EVENT_TOKENS, TD_EVENT_FINISHED };
+enum td_finish { TD_FINISH_STOP, TD_FINISH_LENGTH, TD_FINISH_CONTEXT, TD_FINISH_CANCELLED, TD_FINISH_ERROR };
+const char *td_finish_name(enum td_finish finish); /* "stop", "length", "context", "cancelled", "error" */
+
+struct td_logprob { int32_t id; float logprob; };
+struct td_token {
+    int32_t id;
+    float logprob;
+    const struct td_logprob *top; /* [n_top] */
+    int32_t n_top;
+};
+struct td_usage {
+    uint64_t seed, logits_digest, fingerprint;
+    int64_t prompt_tokens, cached_prompt_tokens, completion_tokens, target_passes;
+    double queue_seconds, prefill_seconds, decode_seconds, first_token_seconds; /* from td_submit */
+};
+/* Pointers are valid until the next td_next_event on this engine. */
+struct td_event {
+    enum td_event_kind kind;
+    uint64_t id;
+    int32_t choice;               /* 0..n-1 */
+    void *user;
+    const struct td_token *tokens; /* TD_EVENT_TOKENS: newly final tokens, in order */
+    size_t n_tokens;
+    const char *text;             /* whole UTF-8 characters; may be empty; also in FINISHED (the rest) */
+    size_t n_text;
+    enum td_finish finish;        /* TD_EVENT_FINISHED, the last event of a choice */
+    const char *error;            /* TD_FINISH_ERROR: one sentence, else NULL */
+    struct td_usage usage;        /* TD_EVENT_FINISHED */
+};
+/* Waits up to timeout_ns (< 0 for ever). TD_TIMEOUT, or TD_CLOSED when nothing runs or waits. */
+enum td_status td_next_event(struct td_engine *engine, int64_t timeout_ns, struct td_event *event);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,126 @@
+/* model: files that hold weights, and the transformer, written once over backend operations.
+ *
+ * A *source* is something tensors can be read from (a GGUF file, random numbers; folders later): a
+ * table of functions, one file each. A *model* is weights repacked for a backend, with its config.
+ * A *pass* is one forward computation over ragged rows. model does not know page tables' owners: rows
+ * reach KV through a kv_view.
+ */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/backend.h"
+#include "base/base.h"
+
+enum { MODEL_MAX_EOS = 8, MODEL_NAME_CAP = 64 };
+enum rope_scaling { ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_LLAMA3, ROPE_SCALING_YARN };
+
+struct model_config {
+    char name[MODEL_NAME_CAP];
+    char architecture[MODEL_NAME_CAP]; /* "llama" */
+    int32_t n_layers, dim, ffn_dim, n_heads, n_kv_heads, head_dim, n_vocab, context_len;
+    float norm_eps;
+    int32_t window;                    /* sliding window, 0 = none */
+    struct {
+        int32_t dims;                  /* rotated dimensions of a head, even, <= head_dim */
+        double base;
+        enum rope_scaling scaling;
+        double factor, low_freq_factor, high_freq_factor, attention_factor, beta_fast, beta_slow;
+        int32_t original_context;
+    } rope;
+    bool tied_head;
+    bool permuted_qk;                  /* rows as llama GGUFs hold them; put back at load */
+    int32_t eos_ids[MODEL_MAX_EOS];
+    int32_t n_eos;
+};
+
+/* ---- source ---- */
+enum { MODEL_MAX_DIMS = 4 };
+struct model_tensor_info {
+    const char *name;                  /* GGUF names: "blk.0.attn_q.weight" */
+    uint32_t type;                     /* GGUF number */
+    int32_t n_dims;
+    int64_t dims[MODEL_MAX_DIMS];      /* dims[0] is the contiguous one (n_in) */
+    uint64_t bytes;
+};
+struct model_text { const char *bytes; uint32_t n_bytes; };
+struct model_source;
+/* "synth:..." or a path. Everything is checked here or before use: sizes, offsets, types, shapes. */
+enum status model_source_open(const char *name, struct model_source **out);
+void model_source_close(struct model_source *source);
+const struct model_config *model_source_config(const struct model_source *source);
+int64_t model_source_n_tensors(const struct model_source *source);
+enum status model_source_tensor(const struct model_source *source, int64_t idx,
+                                struct model_tensor_info *info);
+/* Rows [first, first + n) of a tensor seen as [rows, dims[0]], file format, to `out`; any thread. */
+enum status model_source_read(struct model_source *source, int64_t tensor_idx, int64_t first_row,
+                              int64_t n_rows, void *out);
+uint64_t model_source_bytes(const struct model_source *source); /* of the file, or its equivalent */
+/* Hash of all metadata that matters and of the weights' identity (the file's content digest is
+ * computed while loading). */
+/* Metadata as text lines "key = value" for inspect, one call per key; arrays are summarised. */
+void model_source_describe(const struct model_source *source,
+                           void (*line)(void *user, const char *key, const char *value), void *user);
+/* The vocabulary arrays in the file (borrowed, live as long as the source); NULL if it has none. */
+struct model_vocab {
+    const char *kind;                  /* tokenizer.ggml.model */
+    const char *pre;                   /* tokenizer.ggml.pre or "" */
+    const struct model_text *tokens;   /* [n_tokens], not NUL-terminated */
+    const float *scores;               /* may be NULL */
+    const int32_t *classes;            /* may be NULL */
+    int32_t n_tokens;
+    int32_t bos_id, eos_id, unk_id, pad_id, eot_id;
+    bool add_bos, add_eos, add_space_prefix;
+};
+const struct model_vocab *model_source_vocab(const struct model_source *source);
+/* Writes source as a GGUF v3 file (synth --out; types unchanged). */
+enum status model_source_write_gguf(struct model_source *source, const char *path,
+                                    void (*progress)(void *user, uint64_t done, uint64_t total),
+                                    void *user);
+
+/* ---- model ---- */
+struct model;
+struct model_load_options {
+    bool mlock;
+    uint64_t budget_bytes;             /* 0 = none; refused with both numbers when weights exceed it */
+    void (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
+    void *progress_user;
+};
+/* Repacks in parallel on `lane`. File pages are dropped as they are consumed: weights exist once. */
+enum status model_load(struct model_source *source, struct lane *lane,
+                       const struct model_load_options *options, struct model **out);
+void model_destroy(struct model *model);
+const struct model_config *model_get_config(const struct model *model);
+uint64_t model_digest(const struct model *model);         /* of config and weight bytes */
+uint64_t model_weight_bytes(const struct model *model);   /* file format, a pass reads them all (head included) */
+uint64_t model_resident_bytes(const struct model *model);
+
+/* ---- pass ---- */
+struct pass_buffers;                    /* activations and row lists of the largest pass */
+enum status pass_buffers_create(const struct model *model, int32_t cap_rows, int32_t cap_logits,
+                                struct pass_buffers **out);
+void pass_buffers_destroy(struct pass_buffers *buffers);
+uint64_t pass_buffers_bytes(const struct pass_buffers *buffers);
+
+/* All arrays live until the pass has completed. */
+struct pass {
+    int32_t n_rows, n_seqs, n_logits;
+    const int32_t *token;               /* [n_rows] */
+    const int32_t *position;            /* [n_rows]; -1 = pad row */
+    const int32_t *slot;                /* [n_rows] where K and V go; -1 = nowhere (pad) */
+    const int32_t *seq_of_row;          /* [n_rows] index into views */
+    const struct kv_view *views;        /* [n_seqs] */
+    const int32_t *logits_row;          /* [n_logits] rows whose logits are wanted */
+    /* taps: residual stream before layer tap_layer (n_layers = after the last) of every row, fp32
+     * [n_rows, dim]; NULL = not asked for */
+    float *tap;
+    int32_t tap_layer;
+};
+/* Submits the whole pass; returns its last ticket. Logits: pass_buffers_logits, row i of logits_row. */
+uint64_t model_forward(const struct model *model, struct lane *lane, const struct kv_store *store,
+                       const struct pass *pass, struct pass_buffers *buffers);
+const float *pass_buffers_logits(const struct pass_buffers *buffers); /* [cap_logits, n_vocab] */
+
+#endif

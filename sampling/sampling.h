@@ -1,0 +1,61 @@
+/* sampling: logits → token, the one definition that draft, target and verify share.
+ *
+ * Pure functions of (parameters, logits row, tokens before the position, coins). Filters apply in
+ * this order: penalties and bias, temperature, top-k, top-p, min-p; ties go to the lowest id. The
+ * token of the coupled rule is argmax over kept ids of logit / temperature + Gumbel noise of the
+ * position (purpose 0, index = id); temperature 0 is the same without noise. Any thread; the scratch
+ * is the caller's.
+ */
+#ifndef SAMPLING_SAMPLING_H
+#define SAMPLING_SAMPLING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/backend.h"
+#include "base/base.h"
+
+enum { SAMPLING_MAX_BIASES = 1024, SAMPLING_MAX_TOP_LOGPROBS = 20 };
+
+struct sampling_bias { int32_t id; float bias; };
+struct sampling_params {
+    float temperature;          /* >= 0; 0 = greedy */
+    int32_t top_k;              /* 0 = off */
+    float top_p;                /* 1 = off */
+    float min_p;                /* 0 = off */
+    float repetition_penalty;   /* 1 = off; > 0 */
+    float presence_penalty;     /* 0 = off */
+    float frequency_penalty;    /* 0 = off */
+    int32_t penalty_last_n;     /* how many tokens back penalties look; -1 = all */
+    uint64_t seed;
+    const struct sampling_bias *biases; /* [n_biases] borrowed, sorted by id */
+    int32_t n_biases;
+    int32_t n_top_logprobs;     /* 0..20 alternatives to report; -1 = no logprobs at all */
+};
+void sampling_params_defaults(struct sampling_params *params);
+/* STATUS_INVALID with the sentence when a value is out of range (n_vocab bounds the bias ids). */
+enum status sampling_params_check(const struct sampling_params *params, int32_t n_vocab);
+
+struct sampling_scratch; /* buffers of one row: [n_vocab] floats, ids, counts */
+enum status sampling_scratch_create(int32_t n_vocab, struct sampling_scratch **out);
+void sampling_scratch_destroy(struct sampling_scratch *scratch);
+
+struct sampling_choice {
+    int32_t id;
+    float logprob;              /* of id under the model's own logits (before filters) */
+    int32_t n_top;
+    struct { int32_t id; float logprob; } top[SAMPLING_MAX_TOP_LOGPROBS]; /* descending, lowest id first */
+};
+/* position: absolute position of the token being chosen; history[0..n_history) are the tokens before
+ * it (prompt included). The logits row is read only. STATUS_NUMERIC on a NaN or +inf logit. */
+enum status sampling_choose(const struct backend *backend, const struct sampling_params *params,
+                            const float *logits /* [n_vocab] */, int32_t n_vocab,
+                            const int32_t *history, int32_t n_history, int32_t position,
+                            struct sampling_scratch *scratch, struct sampling_choice *out);
+/* The distribution the filters leave, normalised, in fp32 (rejection rule, tests). */
+enum status sampling_distribution(const struct backend *backend, const struct sampling_params *params,
+                                  const float *logits, int32_t n_vocab, const int32_t *history,
+                                  int32_t n_history, struct sampling_scratch *scratch,
+                                  float *prob /* [n_vocab] */);
+
+#endif

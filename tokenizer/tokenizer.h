@@ -1,0 +1,66 @@
+/* tokenizer: text ↔ ids. Kinds are files behind a table of functions; this is their door.
+ *
+ * A tokenizer is immutable after creation and may be used from any thread. It does not know model
+ * files: it is made from plain arrays (struct tokenizer_spec) that the caller took from somewhere.
+ */
+#ifndef TOKENIZER_TOKENIZER_H
+#define TOKENIZER_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/base.h"
+
+enum token_class { /* numbers as in tokenizer.ggml.token_type */
+    TOKEN_NORMAL = 1, TOKEN_UNKNOWN = 2, TOKEN_CONTROL = 3, TOKEN_USER_DEFINED = 4,
+    TOKEN_UNUSED = 5, TOKEN_BYTE = 6
+};
+
+struct tokenizer_text { const char *bytes; uint32_t n_bytes; }; /* not NUL-terminated */
+struct tokenizer_spec { /* borrowed during tokenizer_create only; everything is copied */
+    const char *kind;                   /* "llama" (SentencePiece BPE); others refused by name */
+    const struct tokenizer_text *tokens; /* [n_tokens] */
+    const float *scores;                /* [n_tokens], or NULL */
+    const int32_t *classes;             /* [n_tokens] enum token_class, or NULL = all normal */
+    int32_t n_tokens;
+    int32_t bos_id, eos_id, unk_id, pad_id, eot_id; /* -1 = none; out of range is refused */
+    bool add_bos, add_eos, add_space_prefix;
+};
+
+struct tokenizer;
+enum status tokenizer_create(const struct tokenizer_spec *spec, struct tokenizer **out);
+void tokenizer_destroy(struct tokenizer *tokenizer);
+
+enum {
+    TOKENIZE_SPECIAL = 1,  /* add BOS/EOS as the model asks */
+    TOKENIZE_LITERAL = 2   /* special tokens written out in the text are plain text */
+};
+/* Writes at most cap ids; *n_ids is how many the text has (call again with more room if > cap).
+ * Text is bytes: NUL and invalid UTF-8 become byte tokens. No quadratic behaviour. */
+enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
+                             int flags, int32_t *ids, size_t cap, size_t *n_ids);
+/* Bytes of one token as it stands in a text (SPM: ▁ becomes a space, <0x0A> its byte, control tokens
+ * nothing unless show_control). Returned pointer lives as long as the tokenizer. */
+struct tokenizer_text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, bool show_control);
+int32_t tokenizer_n_tokens(const struct tokenizer *tokenizer);
+int32_t tokenizer_bos(const struct tokenizer *tokenizer);
+int32_t tokenizer_eos(const struct tokenizer *tokenizer);
+bool tokenizer_is_control(const struct tokenizer *tokenizer, int32_t id);
+/* Hash of everything that decides ids (vocabulary check by content, not by size). */
+uint64_t tokenizer_digest(const struct tokenizer *tokenizer);
+
+/* Streaming: bytes come out only as whole UTF-8 characters; invalid ones become U+FFFD. The first
+ * space that the SPM prefix rule added is dropped when `at_start`. Single owner, a value. */
+struct detokenizer {
+    const struct tokenizer *tokenizer;
+    unsigned char held[4];
+    uint8_t n_held;
+    bool at_start;
+};
+void detokenizer_init(struct detokenizer *stream, const struct tokenizer *tokenizer, bool at_start);
+/* Appends text of one more token to out (cap >= 4 * piece bytes + 16); returns bytes written. */
+size_t detokenizer_push(struct detokenizer *stream, int32_t id, char *out, size_t cap);
+size_t detokenizer_finish(struct detokenizer *stream, char *out, size_t cap);
+
+#endif
