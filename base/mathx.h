@@ -128,7 +128,7 @@ static inline float mathx_f16_to_f32(uint16_t half)
     float value;
     if (exponent == 0x0f800000u) { /* inf, NaN (quieted as the hardware does) */
         const uint32_t quiet = (body & 0x007fffffu) != 0 ? 0x00400000u : 0;
-        value = mathx_from_bits(body + 0x70000000u | quiet);
+        value = mathx_from_bits((body + 0x70000000u) | quiet);
     } else if (exponent == 0) { /* zero, subnormal */
         value = mathx_from_bits(body + 0x38800000u) - mathx_from_bits(0x38800000u);
     } else {
