@@ -92,6 +92,9 @@ uint64_t lane_submit(struct lane *lane, lane_fn fn, const void *args, size_t arg
                      uint32_t n_chunks);
 void lane_wait(struct lane *lane, uint64_t ticket); /* until that operation and all before it ended */
 bool lane_done(struct lane *lane, uint64_t ticket);
+/* Pins the calling thread to worker 0's core (for the thread that will call lane_wait() on a lane
+ * made with caller_is_worker). Does nothing when the lane has no cores. */
+void lane_pin_caller(const struct lane *lane);
 /* Nanoseconds during which at least one operation was pending. */
 int64_t lane_busy_ns(const struct lane *lane);
 

@@ -5,16 +5,21 @@
 #ifndef BACKEND_CPU_CPU_H
 #define BACKEND_CPU_CPU_H
 
+#include <stdatomic.h>
+
 #include "backend/backend.h"
 #include "backend/cpu/tile.h"
 
-/* Linear: one tile of 16 outputs for all rows. */
+/* Linear: one tile of 16 outputs for up to LINEAR_MAX_PANELS panels of rows. */
+enum { LINEAR_MAX_PANELS = 8, LINEAR_MAX_ROWS = LINEAR_MAX_PANELS * PANEL_ROWS };
 struct linear_job {
     enum tensor_type type;
     const unsigned char *tile; /* the tile's first byte */
-    int32_t n_in, n_rows, n_valid; /* n_valid: outputs that exist, 1..16 */
+    int32_t n_in, n_valid;     /* n_valid: outputs that exist, 1..16 */
+    int32_t first_row, n_rows; /* first_row a multiple of 8; n_rows <= LINEAR_MAX_ROWS */
+    int32_t act_rows;          /* rows in x: decides the shape of its last panel */
     const struct act *x;
-    float *out;                /* [n_rows] rows, out_stride apart, at the tile's first output */
+    float *out;                /* row first_row at the tile's first output; rows out_stride apart */
     const float *add;          /* same shape and stride, or NULL */
     const float *bias;         /* [n_valid] or NULL */
     size_t out_stride;         /* in floats */
@@ -66,9 +71,21 @@ extern const struct cpu_kernels *const cpu_kernels_scalar;
 
 size_t attention_scratch_floats(int32_t n_group, int32_t head_dim);
 
+/* Where sleeping workers of all lanes wait: one futex word, so that lanes can lend each other cores. */
+struct cpu_wake {
+    _Alignas(64) _Atomic uint32_t epoch;
+    _Alignas(64) _Atomic uint32_t n_sleepers;
+};
+
 struct backend {
     const struct cpu_kernels *kernels;
     char name[32];
+    struct cpu_wake wake;
 };
+
+/* Rounding to nearest even, no flush-to-zero, exceptions masked: the mode the bits are defined in.
+ * A host program may have changed it. Returns the old mode for cpu_float_mode_restore(). */
+unsigned int cpu_float_mode_enter(void);
+void cpu_float_mode_restore(unsigned int mode);
 
 #endif

@@ -1,0 +1,84 @@
+/* ops_linear: a linear operation cut into chunks of whole tiles, never into parts of an output. */
+#include "backend/cpu/linear.h"
+
+enum {
+    CHUNK_BYTES = 64 * 1024,  /* of weights: a few microseconds of memory time */
+    CHUNKS_PER_WORKER = 8,
+    ACT_CACHE_BYTES = 192 * 1024 /* activations kept in the second-level cache between tiles */
+};
+
+struct linear_args {
+    struct op_linear op;
+    int32_t tiles_per_chunk, n_tiles;
+    struct backend *backend;
+};
+
+static int32_t tiles_of(const struct weight *weight)
+{
+    return (weight->n_out + TILE_OUTPUTS - 1) / TILE_OUTPUTS;
+}
+
+/* Rows [first, first + n) of one tile of one part. */
+static void run_tile(const struct linear_args *args, int32_t tile, int32_t first_row, int32_t n_rows)
+{
+    const struct op_linear *op = &args->op;
+    int32_t p = 0;
+    while (tile >= tiles_of(op->part[p].weight)) {
+        tile -= tiles_of(op->part[p++].weight);
+    }
+    const struct weight *weight = op->part[p].weight;
+    const size_t stride = (size_t)weight->n_out, first_out = (size_t)tile * TILE_OUTPUTS;
+    const size_t at = (size_t)first_row * stride + first_out;
+    const int32_t left = weight->n_out - (int32_t)first_out;
+    const struct linear_job job = {
+        .type = weight->type,
+        .tile = weight->data + (size_t)tile * weight_tile_bytes(weight->type, weight->n_in),
+        .n_in = weight->n_in, .n_valid = left < TILE_OUTPUTS ? left : TILE_OUTPUTS,
+        .first_row = first_row, .n_rows = n_rows, .act_rows = op->n_rows, .x = op->x,
+        .out = op->part[p].out + at, .add = op->part[p].add ? op->part[p].add + at : NULL,
+        .bias = op->part[p].bias ? op->part[p].bias + first_out : NULL, .out_stride = stride,
+    };
+    args->backend->kernels->linear_tile(&job);
+}
+
+static void linear_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct linear_args *args = arguments;
+    const int32_t begin = (int32_t)chunk * args->tiles_per_chunk;
+    const int32_t end = begin + args->tiles_per_chunk < args->n_tiles ? begin + args->tiles_per_chunk
+                                                                      : args->n_tiles;
+    const int32_t row_bytes = args->op.x->n_cols / QUANT_BLOCK * ACT_BLOCK_BYTES;
+    int32_t rows = ACT_CACHE_BYTES / (row_bytes > 0 ? row_bytes : 1) / PANEL_ROWS * PANEL_ROWS;
+    rows = rows < PANEL_ROWS ? PANEL_ROWS : rows > LINEAR_MAX_ROWS ? LINEAR_MAX_ROWS : rows;
+    (void)worker;
+    for (int32_t row = 0; row < args->op.n_rows; row += rows) {
+        const int32_t n_rows = args->op.n_rows - row < rows ? args->op.n_rows - row : rows;
+        for (int32_t tile = begin; tile < end; tile++) {
+            run_tile(args, tile, row, n_rows);
+        }
+    }
+}
+
+void backend_linear(struct lane *lane, const struct op_linear *op)
+{
+    struct linear_args args = { .op = *op, .backend = lane_backend(lane) };
+    size_t bytes = 0;
+    ASSERT(op->n_parts >= 1 && op->n_parts <= LINEAR_PARTS);
+    for (int32_t p = 0; p < op->n_parts; p++) {
+        ASSERT(op->part[p].weight->n_in == op->x->n_cols);
+        args.n_tiles += tiles_of(op->part[p].weight);
+        bytes += (size_t)tiles_of(op->part[p].weight) *
+                 weight_tile_bytes(op->part[p].weight->type, op->part[p].weight->n_in);
+    }
+    if (op->n_rows <= 0) {
+        return;
+    }
+    const int32_t by_bytes = (int32_t)((bytes + CHUNK_BYTES - 1) / CHUNK_BYTES);
+    const int32_t by_workers = lane_n_workers(lane) * CHUNKS_PER_WORKER;
+    int32_t n_chunks = by_bytes > by_workers ? by_bytes : by_workers;
+    n_chunks = n_chunks > args.n_tiles ? args.n_tiles : n_chunks;
+    args.tiles_per_chunk = (args.n_tiles + n_chunks - 1) / n_chunks;
+    n_chunks = (args.n_tiles + args.tiles_per_chunk - 1) / args.tiles_per_chunk;
+    _Static_assert(sizeof args <= LANE_ARGS_BYTES, "arguments must fit a ring slot");
+    lane_submit(lane, linear_chunk, &args, sizeof args, (uint32_t)n_chunks);
+}
