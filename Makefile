@@ -1,51 +1,48 @@
-# Tandem. `make help` is the contents page.
+# Tandem. `make help` is the contents page, made from the `##` comments below.
 #
-# Variants by variable: SAN=address|thread|undefined, DEBUG=1. Output: build/<variant>/.
+# Output goes to build/<variant>/. Variants by variable: SAN=address|undefined|thread, DEBUG=1.
+# Warnings are errors with WERROR=1 or CI=true. A change of flags rebuilds what it touches.
 
 CC      ?= gcc
+AR      ?= ar
 SAN     ?=
 DEBUG   ?=
 WERROR  ?=
+PREFIX  ?= /usr/local
+DESTDIR ?=
+ARGS    ?=
+FUZZ_SECONDS ?= 60
+BENCHES ?= decode rows prefill kernels scheduler
+
 VARIANT := $(or $(SAN),$(if $(DEBUG),debug,release))
 BUILD   := build/$(VARIANT)
 ARCH    := $(shell uname -m)
+# Phases that compile run as a make of their own with as many jobs as there are cores, unless the
+# caller chose a number.
+CORES   := $(shell nproc 2>/dev/null || echo 1)
+JOBS     = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(CORES))
+SUBMAKE  = +@$(MAKE) --no-print-directory $(JOBS)
 
+# ---- flags ----
 CFLAGS_WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
-ifeq ($(CI),true)
+ifneq ($(filter true 1,$(CI) $(WERROR)),)
 CFLAGS_WARN += -Werror
 endif
 # Exact first: no contraction, no fast-math. The two -fno flags change no result; they let loops
 # over mathx vectorise.
 CFLAGS_NUM := -ffp-contract=off -fno-math-errno -fno-trapping-math
-CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(if $(DEBUG),-O0,-O2) -g -I. -Iinclude -MMD -MP -pthread \
-              $(CFLAGS_WARN) $(CFLAGS_NUM) $(CFLAGS)
-ifeq ($(SAN),address)
-CFLAGS_ALL += -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS_SAN_address   := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS_SAN_undefined := -fsanitize=undefined -fno-sanitize-recover=all
+CFLAGS_SAN_thread    := -fsanitize=thread -fno-omit-frame-pointer
+CFLAGS_SAN_fuzz      := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+ifneq ($(filter-out address undefined thread fuzz,$(SAN)),)
+$(error SAN=$(SAN) is not known; there are address, undefined and thread)
 endif
-ifeq ($(SAN),undefined)
-CFLAGS_ALL += -fsanitize=undefined -fno-sanitize-recover=all
-endif
-ifeq ($(SAN),thread)
-CFLAGS_ALL += -fsanitize=thread -fno-omit-frame-pointer
-endif
-LDLIBS := -lm -pthread
+CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(if $(DEBUG),-O0,-O2) -g -I. -Iinclude -I$(BUILD)/include \
+              -MMD -MP -pthread $(CFLAGS_WARN) $(CFLAGS_NUM) $(CFLAGS_SAN_$(SAN)) $(CFLAGS)
+LDLIBS    := -lm -pthread
 LIBS_TEXT := -lpcre2-8 -lutf8proc
-LIBS_CLI := -ljansson
-
-# Rooms of the engine core: libc, libm and pthreads alone.
-CORE_ROOMS := base backend backend/cpu model sampling kvcache batching verify target draft scheduler
-CORE_SRC := $(foreach room,$(CORE_ROOMS),$(wildcard $(room)/*.c))
-TEXT_SRC := $(wildcard tokenizer/*.c)
-CLI_SRC  := $(wildcard cli/*.c bench/*.c)
-
-ifneq ($(ARCH),x86_64)
-CORE_SRC := $(filter-out %_avx2.c %_avx512.c %_fma.c,$(CORE_SRC))
-endif
-
-obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
-CORE_LIB := $(BUILD)/libtandem-core.a
-LIB      := $(BUILD)/libtandem.a
-TANDEM   := $(BUILD)/tandem
+LIBS_CLI  := -ljansson
 
 # Instruction sets per file, chosen at run time.
 ISA_FLAGS_scalar :=
@@ -53,30 +50,141 @@ ISA_FLAGS_fma    := -mavx2 -mfma -mf16c -fno-tree-vectorize
 ISA_FLAGS_avx2   := -mavx2 -mfma -mf16c -mbmi2 -O3
 ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c \
                     -mbmi2 -mprefer-vector-width=512 -O3
-isa_of = $(if $(filter %_avx512,$*),avx512,$(if $(filter %_avx2,$*),avx2,$(if $(filter %_fma,$*),fma,scalar)))
+isa_of = $(or $(patsubst _%,%,$(filter _fma _avx2 _avx512,_$(lastword $(subst _, ,$*)))),scalar)
+
+# ---- what is built from what ----
+# Rooms of the engine core: libc, libm and pthreads alone. Where the core does without text, a stub
+# file (scheduler/text_none.c) stands in for the real one (scheduler/text.c).
+CORE_ROOMS := base backend backend/cpu model sampling kvcache batching verify target draft scheduler
+ROOM_SRC := $(foreach room,$(CORE_ROOMS),$(wildcard $(room)/*.c))
+ifneq ($(ARCH),x86_64)
+ROOM_SRC := $(filter-out %_avx2.c %_avx512.c %_fma.c,$(ROOM_SRC))
+endif
+CORE_SRC := $(filter-out scheduler/text.c,$(ROOM_SRC))
+LIB_SRC  := $(filter-out scheduler/text_none.c,$(ROOM_SRC)) $(wildcard tokenizer/*.c)
+CLI_SRC  := $(wildcard cli/*.c bench/*.c)
+
+obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
+CORE_LIB := $(BUILD)/libtandem-core.a
+LIB      := $(BUILD)/libtandem.a
+TANDEM   := $(BUILD)/tandem
+
+TEST_SRC     := $(wildcard tests/test_*.c)
+TEST_SUPPORT := $(filter-out $(TEST_SRC),$(wildcard tests/*.c))
+TESTS        := $(patsubst %.c,$(BUILD)/%,$(TEST_SRC))
+TEST_SCRIPTS := $(wildcard tests/test_*.sh)
+EXAMPLES     := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
+FUZZ_SRC     := $(wildcard fuzz/fuzz_*.c)
+REPLAYS      := $(patsubst fuzz/fuzz_%.c,$(BUILD)/fuzz/replay_%,$(FUZZ_SRC))
+FUZZERS      := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
+CORE_CHECK   := $(BUILD)/tests/core/core_link
 
 .DEFAULT_GOAL := all
-all: $(TANDEM)
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: help deps deps-fuzz all run bench test test-build test-run test-sanitize layers fuzz \
+        fuzz-build install clean FORCE
 
-$(BUILD)/%.o: %.c
+##@ Use
+help: ## this page
+	@awk -f tools/make_help.awk Makefile
+
+run: deps ## install what is missing, build, and write a story: make run ARGS='--prompt "The dragon"'
+	$(SUBMAKE) -s all
+	@$(TANDEM) run $(if $(ARGS),$(ARGS),--prompt "Once upon a time")
+
+bench: deps ## measure against this machine's roofs, JSON lines: make bench BENCHES=decode ARGS=--quick
+	$(SUBMAKE) -s all
+	@for name in $(BENCHES); do $(TANDEM) bench $$name $(ARGS) || exit $$?; done
+
+install: ## copy program, libraries, header and default model under PREFIX (/usr/local), below DESTDIR
+	$(SUBMAKE) -s all
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/lib' '$(DESTDIR)$(PREFIX)/include' \
+	    '$(DESTDIR)$(PREFIX)/share/tandem/models' '$(DESTDIR)$(PREFIX)/share/doc/tandem'
+	install -m 755 $(TANDEM) '$(DESTDIR)$(PREFIX)/bin/'
+	install -m 644 $(LIB) $(CORE_LIB) '$(DESTDIR)$(PREFIX)/lib/'
+	install -m 644 include/tandem.h '$(DESTDIR)$(PREFIX)/include/'
+	install -m 644 models/* '$(DESTDIR)$(PREFIX)/share/tandem/models/'
+	install -m 644 README.md LICENSE '$(DESTDIR)$(PREFIX)/share/doc/tandem/'
+
+##@ Build
+deps: ## install the libraries that are missing (Debian and its kin, with sudo unless root)
+	@CC='$(CC)' tools/deps build
+
+all: $(TANDEM) $(CORE_LIB) ## the program and both libraries, in build/<variant>/
+
+clean: ## remove build/
+	rm -rf build
+
+##@ Test
+test: deps ## every suite, the example, the core link check, fuzz corpora; closes with the count
+	@rm -f $(BUILD)/test-build.failed
+	$(SUBMAKE) -k -s test-build || touch $(BUILD)/test-build.failed
+	@$(MAKE) --no-print-directory test-run
+
+test-sanitize: deps ## the suites again under address + undefined, then thread sanitizer
+	@for san in address thread; do \
+	    TANDEM_TEST_QUICK=1 $(MAKE) --no-print-directory SAN=$$san test || failed=1; \
+	done; test -z "$$failed"
+
+layers: ## include direction, doors, sizes and forbidden calls, by tools/check_layers
+	@tools/check_layers
+
+deps-fuzz: ## install clang and its fuzzing runtime
+	@tools/deps fuzz
+
+fuzz: deps deps-fuzz ## each parser under libFuzzer for FUZZ_SECONDS (60)
+	$(SUBMAKE) -s SAN=fuzz CC=clang fuzz-build
+	@tools/run_fuzz build/fuzz/fuzz $(FUZZ_SECONDS)
+
+test-build: $(TANDEM) $(TESTS) $(EXAMPLES) $(REPLAYS) $(CORE_CHECK)
+
+test-run:
+	@tools/run_tests $(BUILD) $(TESTS) $(TEST_SCRIPTS) $(CORE_CHECK) $(EXAMPLES) $(REPLAYS)
+
+fuzz-build: $(FUZZERS)
+
+# ---- rules ----
+# Rewritten only when its content changes, so that objects depend on the flags they were built with.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(CC) $(CFLAGS_ALL) | $(ISA_FLAGS_fma) | $(ISA_FLAGS_avx2) | $(ISA_FLAGS_avx512)' > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+# The commit that a result was measured at; "unknown" outside a checkout.
+$(BUILD)/include/tandem_commit.h: FORCE
+	@mkdir -p $(@D)
+	@commit=$$(git describe --always --dirty --exclude='*' 2>/dev/null || echo unknown); \
+	    printf '#define TANDEM_COMMIT "%s"\n' "$$commit" > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+$(BUILD)/%.o: %.c $(BUILD)/flags | $(BUILD)/include/tandem_commit.h
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(ISA_FLAGS_$(isa_of)) -c $< -o $@
 
 $(CORE_LIB): $(call obj,$(CORE_SRC))
-	@rm -f $@ && ar rcs $@ $^
-$(LIB): $(call obj,$(CORE_SRC) $(TEXT_SRC))
-	@rm -f $@ && ar rcs $@ $^
+	@rm -f $@ && $(AR) rcs $@ $(call obj,$(CORE_SRC))
+$(LIB): $(call obj,$(LIB_SRC))
+	@rm -f $@ && $(AR) rcs $@ $(call obj,$(LIB_SRC))
 $(TANDEM): $(call obj,$(CLI_SRC)) $(LIB)
-	$(CC) $(CFLAGS_ALL) $^ -o $@ $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI)
+	$(CC) $(CFLAGS_ALL) $(call obj,$(CLI_SRC)) $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI)
 
 # One test program per file tests/test_NAME.c.
-TESTS := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
-TEST_SUPPORT := $(filter-out $(wildcard tests/test_*.c),$(wildcard tests/*.c))
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(LIB)
-	$(CC) $(CFLAGS_ALL) $(filter %.o,$^) $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI) -lcmocka
+$(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(call obj,$(TEST_SUPPORT)) $(LIB)
+	$(CC) $(CFLAGS_ALL) $< $(call obj,$(TEST_SUPPORT)) $(LIB) -o $@ \
+	    $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI) -lcmocka
 
-.PHONY: all clean
-clean:
-	rm -rf build
+$(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIB)
+	$(CC) $(CFLAGS_ALL) $< $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT)
 
--include $(shell find build -name '*.d' 2>/dev/null)
+# Every object of the core, needed or not, and nothing but libm and pthreads to resolve them.
+$(CORE_CHECK): $(BUILD)/tests/core/core_link.o $(CORE_LIB)
+	$(CC) $(CFLAGS_ALL) $< -Wl,--whole-archive $(CORE_LIB) -Wl,--no-whole-archive -o $@ $(LDLIBS)
+
+$(BUILD)/fuzz/replay_%: $(BUILD)/fuzz/fuzz_%.o $(BUILD)/fuzz/replay.o $(LIB)
+	$(CC) $(CFLAGS_ALL) $< $(BUILD)/fuzz/replay.o $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT)
+$(BUILD)/fuzz/fuzz_%: $(BUILD)/fuzz/fuzz_%.o $(LIB)
+	$(CC) $(CFLAGS_ALL) -fsanitize=fuzzer $< $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT)
+
+-include cli/version.mk
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
