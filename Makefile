@@ -1,9 +1,12 @@
 # Tandem. `make help` is the contents page, made from the `##` comments below.
 #
 # Output goes to build/<variant>/. Variants by variable: SAN=address|undefined|thread, DEBUG=1.
-# Warnings are errors with WERROR=1 or CI=true. A change of flags rebuilds what it touches.
+# Warnings are errors with WERROR=1 or CI=true. A change of flags rebuilds what it touches. V=1 shows
+# the commands.
 
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 AR      ?= ar
 SAN     ?=
 DEBUG   ?=
@@ -22,6 +25,11 @@ ARCH    := $(shell uname -m)
 CORES   := $(shell nproc 2>/dev/null || echo 1)
 JOBS     = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(CORES))
 SUBMAKE  = +@$(MAKE) --no-print-directory $(JOBS)
+
+# A word per file instead of its command line; nothing with -s.
+SILENT   = $(findstring s,$(firstword -$(MAKEFLAGS)))
+say      = $(if $(V)$(SILENT),,@printf '%-8s %s\n' '$(1)' '$(2)')
+SHOW    := $(if $(V),,@)
 
 # ---- flags ----
 CFLAGS_WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
@@ -89,16 +97,16 @@ CORE_CHECK   := $(BUILD)/tests/core/core_link
 help: ## this page
 	@awk -f tools/make_help.awk Makefile
 
-run: deps ## install what is missing, build, and write a story: make run ARGS='--prompt "The dragon"'
-	$(SUBMAKE) -s all
+run: deps ## install what is missing, build, write a story: make run ARGS='-p "The dragon"'
+	$(SUBMAKE) all
 	@$(TANDEM) run $(if $(ARGS),$(ARGS),--prompt "Once upon a time")
 
-bench: deps ## measure against this machine's roofs, JSON lines: make bench BENCHES=decode ARGS=--quick
-	$(SUBMAKE) -s all
+bench: deps ## measure against this machine's roofs: make bench BENCHES=decode ARGS=--quick
+	$(SUBMAKE) all
 	@for name in $(BENCHES); do $(TANDEM) bench $$name $(ARGS) || exit $$?; done
 
-install: ## copy program, libraries, header and default model under PREFIX (/usr/local), below DESTDIR
-	$(SUBMAKE) -s all
+install: ## program, libraries, header and default model to PREFIX (/usr/local)
+	$(SUBMAKE) all
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/lib' '$(DESTDIR)$(PREFIX)/include' \
 	    '$(DESTDIR)$(PREFIX)/share/tandem/models' '$(DESTDIR)$(PREFIX)/share/doc/tandem'
 	install -m 755 $(TANDEM) '$(DESTDIR)$(PREFIX)/bin/'
@@ -160,31 +168,40 @@ $(BUILD)/include/tandem_commit.h: FORCE
 
 $(BUILD)/%.o: %.c $(BUILD)/flags | $(BUILD)/include/tandem_commit.h
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(ISA_FLAGS_$(isa_of)) -c $< -o $@
+	$(call say,compile,$<)
+	$(SHOW)$(CC) $(CFLAGS_ALL) $(ISA_FLAGS_$(isa_of)) -c $< -o $@
 
 $(CORE_LIB): $(call obj,$(CORE_SRC))
+	$(call say,archive,$@)
 	@rm -f $@ && $(AR) rcs $@ $(call obj,$(CORE_SRC))
 $(LIB): $(call obj,$(LIB_SRC))
+	$(call say,archive,$@)
 	@rm -f $@ && $(AR) rcs $@ $(call obj,$(LIB_SRC))
 $(TANDEM): $(call obj,$(CLI_SRC)) $(LIB)
-	$(CC) $(CFLAGS_ALL) $(call obj,$(CLI_SRC)) $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI)
+	$(call say,link,$@)
+	$(SHOW)$(CC) $(CFLAGS_ALL) $(call obj,$(CLI_SRC)) $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI)
 
 # One test program per file tests/test_NAME.c.
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(call obj,$(TEST_SUPPORT)) $(LIB)
-	$(CC) $(CFLAGS_ALL) $< $(call obj,$(TEST_SUPPORT)) $(LIB) -o $@ \
+	$(call say,link,$@)
+	$(SHOW)$(CC) $(CFLAGS_ALL) $< $(call obj,$(TEST_SUPPORT)) $(LIB) -o $@ \
 	    $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI) -lcmocka
 
 $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIB)
-	$(CC) $(CFLAGS_ALL) $< $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT)
+	$(call say,link,$@)
+	$(SHOW)$(CC) $(CFLAGS_ALL) $< $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT)
 
 # Every object of the core, needed or not, and nothing but libm and pthreads to resolve them.
 $(CORE_CHECK): $(BUILD)/tests/core/core_link.o $(CORE_LIB)
-	$(CC) $(CFLAGS_ALL) $< -Wl,--whole-archive $(CORE_LIB) -Wl,--no-whole-archive -o $@ $(LDLIBS)
+	$(call say,link,$@)
+	$(SHOW)$(CC) $(CFLAGS_ALL) $< -Wl,--whole-archive $(CORE_LIB) -Wl,--no-whole-archive -o $@ $(LDLIBS)
 
 $(BUILD)/fuzz/replay_%: $(BUILD)/fuzz/fuzz_%.o $(BUILD)/fuzz/replay.o $(LIB)
-	$(CC) $(CFLAGS_ALL) $< $(BUILD)/fuzz/replay.o $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT)
+	$(call say,link,$@)
+	$(SHOW)$(CC) $(CFLAGS_ALL) $< $(BUILD)/fuzz/replay.o $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT)
 $(BUILD)/fuzz/fuzz_%: $(BUILD)/fuzz/fuzz_%.o $(LIB)
-	$(CC) $(CFLAGS_ALL) -fsanitize=fuzzer $< $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT)
+	$(call say,link,$@)
+	$(SHOW)$(CC) $(CFLAGS_ALL) -fsanitize=fuzzer $< $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT)
 
 -include cli/version.mk
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
