@@ -47,8 +47,16 @@ struct model_tensor_info {
 };
 struct model_text { const char *bytes; uint32_t n_bytes; };
 struct model_source;
-/* "synth:..." or a path. Everything is checked here or before use: sizes, offsets, types, shapes. */
+/* "synth:..." or the path of a GGUF file. The structure is checked here: counts, sizes, offsets,
+ * types, names. A well-formed file that cannot be run (vocabulary only, other architecture, wrong
+ * shapes) opens all the same, for inspect and tokenize; model_source_check() says why it cannot. */
 enum status model_source_open(const char *name, struct model_source **out);
+/* The same over the bytes of a GGUF file in memory (borrowed until close). */
+enum status model_source_open_bytes(const void *bytes, size_t n_bytes, struct model_source **out);
+/* STATUS_OK when the source can be loaded: architecture known, config in range, every tensor there
+ * with the right shape and a type we compute with. Call before using the config for anything but
+ * names: until it is OK, fields may be 0. model_load() calls it too. */
+enum status model_source_check(const struct model_source *source);
 void model_source_close(struct model_source *source);
 const struct model_config *model_source_config(const struct model_source *source);
 int64_t model_source_n_tensors(const struct model_source *source);
@@ -58,8 +66,6 @@ enum status model_source_tensor(const struct model_source *source, int64_t idx,
 enum status model_source_read(struct model_source *source, int64_t tensor_idx, int64_t first_row,
                               int64_t n_rows, void *out);
 uint64_t model_source_bytes(const struct model_source *source); /* of the file, or its equivalent */
-/* Hash of all metadata that matters and of the weights' identity (the file's content digest is
- * computed while loading). */
 /* Metadata as text lines "key = value" for inspect, one call per key; arrays are summarised. */
 void model_source_describe(const struct model_source *source,
                            void (*line)(void *user, const char *key, const char *value), void *user);
@@ -84,6 +90,7 @@ enum status model_source_write_gguf(struct model_source *source, const char *pat
 struct model;
 struct model_load_options {
     bool mlock;
+    int32_t context;                   /* positions the RoPE tables cover; 0 = the model's */
     uint64_t budget_bytes;             /* 0 = none; refused with both numbers when weights exceed it */
     void (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_user;
