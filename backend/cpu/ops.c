@@ -1,0 +1,380 @@
+/* ops: operations cut into chunks of whole outputs, and the direct calls. (Linear: ops_linear.c.)
+ *
+ * An operation is a number of units (rows, columns of rows, heads of rows), counted in the order that
+ * keeps neighbours' inputs in the cache; a chunk is a run of units. How units are grouped depends on
+ * the number of workers; what a unit computes does not.
+ */
+#include <string.h>
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/rows.h"
+
+enum {
+    CHUNKS_PER_WORKER = 8,
+    COLUMNS_PER_UNIT = 1024, /* elementwise operations; a multiple of QUANT_BLOCK */
+    ATTENTION_CHUNKS_PER_WORKER = 16
+};
+
+/* Every argument struct begins with this. */
+struct units {
+    int64_t n, per_chunk;
+    const struct cpu_kernels *kernels;
+};
+
+struct unit_range { int64_t begin, end; };
+
+static struct unit_range units_of(const struct units *units, uint32_t chunk)
+{
+    const int64_t begin = (int64_t)chunk * units->per_chunk;
+    const int64_t end = begin + units->per_chunk;
+    return (struct unit_range){ begin, end < units->n ? end : units->n };
+}
+
+static struct units units_make(const struct lane *lane, int64_t n, int64_t chunks_per_worker)
+{
+    const int64_t n_chunks = lane_n_workers(lane) * chunks_per_worker;
+    return (struct units){ .n = n, .per_chunk = n > n_chunks ? (n + n_chunks - 1) / n_chunks : 1,
+                           .kernels = lane_backend(lane)->kernels };
+}
+
+static void units_submit(struct lane *lane, lane_fn fn, const struct units *units, size_t args_bytes)
+{
+    if (units->n > 0) {
+        lane_submit(lane, fn, units, args_bytes,
+                    (uint32_t)((units->n + units->per_chunk - 1) / units->per_chunk));
+    }
+}
+#define SUBMIT(lane, fn, args)                                                             \
+    do {                                                                                   \
+        _Static_assert(sizeof(args) <= LANE_ARGS_BYTES, "arguments must fit a ring slot"); \
+        units_submit(lane, fn, &(args).units, sizeof(args));                               \
+    } while (0)
+
+static void *scratch_of(const struct lane_worker *worker, size_t bytes)
+{
+    ASSERT(bytes <= worker->scratch_bytes);
+    return worker->scratch;
+}
+
+/* x, the columns of row `row`, into the panels of an act that holds n_rows. The panel is entered at
+ * the first column's block, so x need not be a whole row. */
+static void quantize_columns(const struct cpu_kernels *kernels, const float *x, const struct act *act,
+                             int32_t n_rows, int32_t row, struct unit_range columns)
+{
+    const int32_t m = tile_panel_rows(n_rows, row / PANEL_ROWS);
+    const int32_t n_blocks = (int32_t)((columns.end - columns.begin) / QUANT_BLOCK);
+    unsigned char *block = tile_panel(act, row / PANEL_ROWS) +
+                           (size_t)(columns.begin / QUANT_BLOCK) * (size_t)m * ACT_BLOCK_BYTES;
+    kernels->quantize_row(x, 0, n_blocks, block, m, row % PANEL_ROWS);
+}
+
+/* Rows cut into column ranges: unit → row and columns. */
+static int64_t pieces_of(int32_t n_cols)
+{
+    return (n_cols + COLUMNS_PER_UNIT - 1) / COLUMNS_PER_UNIT;
+}
+
+static struct unit_range piece_columns(int64_t unit, int32_t n_cols)
+{
+    const int64_t begin = unit % pieces_of(n_cols) * COLUMNS_PER_UNIT;
+    const int64_t end = begin + COLUMNS_PER_UNIT;
+    return (struct unit_range){ begin, end < n_cols ? end : n_cols };
+}
+
+/* ---- embed: a unit is a row ---- */
+struct embed_args { struct units units; struct op_embed op; };
+
+static void embed_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct embed_args *args = arguments;
+    const struct weight *table = args->op.table;
+    const struct tensor_type_info *info = tensor_type_info((uint32_t)table->type);
+    void *row = scratch_of(worker, (size_t)table->n_in / info->block_elems * info->block_bytes);
+    const struct unit_range range = units_of(&args->units, chunk);
+    for (int64_t i = range.begin; i < range.end; i++) {
+        backend_weight_row(table, args->op.token[i], row);
+        tensor_row_to_f32(table->type, row, table->n_in, args->op.out + i * table->n_in);
+    }
+}
+
+void backend_embed(struct lane *lane, const struct op_embed *op)
+{
+    struct embed_args args = { units_make(lane, op->n_rows, CHUNKS_PER_WORKER), *op };
+    SUBMIT(lane, embed_chunk, args);
+}
+
+/* ---- norm: a unit is a row ---- */
+struct norm_args { struct units units; struct op_norm op; };
+
+static void norm_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct norm_args *args = arguments;
+    const struct op_norm *op = &args->op;
+    const int32_t n_cols = op->out->n_cols;
+    const struct unit_range range = units_of(&args->units, chunk);
+    for (int32_t i = (int32_t)range.begin; i < range.end; i++) {
+        const float *x = op->x + (op->row_idx ? op->row_idx[i] : i) * (int64_t)n_cols;
+        float *out = op->kinds & ACT_F32 ? op->out->f32 + i * (int64_t)n_cols
+                                         : scratch_of(worker, (size_t)n_cols * sizeof *out);
+        args->units.kernels->norm_row(x, op->weight, op->eps, n_cols, out);
+        if (op->kinds & ACT_Q8) {
+            quantize_columns(args->units.kernels, out, op->out, op->n_rows, i,
+                             (struct unit_range){ 0, n_cols });
+        }
+    }
+}
+
+void backend_norm(struct lane *lane, const struct op_norm *op)
+{
+    struct norm_args args = { units_make(lane, op->n_rows, CHUNKS_PER_WORKER), *op };
+    SUBMIT(lane, norm_chunk, args);
+}
+
+/* ---- quantize: a unit is a piece of a row ---- */
+struct quantize_args { struct units units; struct op_quantize op; };
+
+static void quantize_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct quantize_args *args = arguments;
+    const struct act *act = args->op.act;
+    const struct unit_range range = units_of(&args->units, chunk);
+    (void)worker;
+    for (int64_t unit = range.begin; unit < range.end; unit++) {
+        const int32_t row = (int32_t)(unit / pieces_of(act->n_cols));
+        const struct unit_range columns = piece_columns(unit, act->n_cols);
+        quantize_columns(args->units.kernels,
+                         act->f32 + row * (int64_t)act->n_cols + columns.begin, act,
+                         args->op.n_rows, row, columns);
+    }
+}
+
+void backend_quantize(struct lane *lane, const struct op_quantize *op)
+{
+    struct quantize_args args = {
+        units_make(lane, op->n_rows * pieces_of(op->act->n_cols), CHUNKS_PER_WORKER), *op
+    };
+    SUBMIT(lane, quantize_chunk, args);
+}
+
+/* ---- swiglu: a unit is a piece of a row ---- */
+struct swiglu_args { struct units units; struct op_swiglu op; };
+
+static void swiglu_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct swiglu_args *args = arguments;
+    const struct op_swiglu *op = &args->op;
+    const int32_t n_cols = op->out->n_cols;
+    const struct unit_range range = units_of(&args->units, chunk);
+    _Alignas(64) float piece[COLUMNS_PER_UNIT];
+    (void)worker;
+    for (int64_t unit = range.begin; unit < range.end; unit++) {
+        const int32_t row = (int32_t)(unit / pieces_of(n_cols));
+        const struct unit_range columns = piece_columns(unit, n_cols);
+        const int64_t at = row * (int64_t)n_cols + columns.begin;
+        const int32_t n = (int32_t)(columns.end - columns.begin);
+        float *out = op->kinds & ACT_F32 ? op->out->f32 + at : piece;
+        args->units.kernels->swiglu(op->gate + at, op->up + at, n, out);
+        if (op->kinds & ACT_Q8) {
+            quantize_columns(args->units.kernels, out, op->out, op->n_rows, row, columns);
+        }
+    }
+}
+
+void backend_swiglu(struct lane *lane, const struct op_swiglu *op)
+{
+    struct swiglu_args args = {
+        units_make(lane, op->n_rows * pieces_of(op->out->n_cols), CHUNKS_PER_WORKER), *op
+    };
+    SUBMIT(lane, swiglu_chunk, args);
+}
+
+/* ---- rope and store: a unit is a row ---- */
+struct rope_args { struct units units; struct op_rope_store op; };
+
+/* One head's k into lane `in_block` of its K block: element d lies 16 elements after element d - 1. */
+static void store_k(const struct kv_store *store, const struct cpu_kernels *kernels, const float *k,
+                    int32_t in_block, unsigned char *block)
+{
+    if (store->type == KV_F32) {
+        float *to = (float *)(void *)block + in_block;
+        for (int32_t d = 0; d < store->head_dim; d++) {
+            to[d * KV_BLOCK_SLOTS] = k[d];
+        }
+    } else {
+        uint16_t half[ATTENTION_MAX_HEAD_DIM];
+        uint16_t *to = (uint16_t *)(void *)block + in_block;
+        kernels->to_f16(k, store->head_dim, half);
+        for (int32_t d = 0; d < store->head_dim; d++) {
+            to[d * KV_BLOCK_SLOTS] = half[d];
+        }
+    }
+}
+
+static void store_v(const struct kv_store *store, const struct cpu_kernels *kernels, const float *v,
+                    int32_t in_block, unsigned char *block)
+{
+    const size_t at = (size_t)in_block * (size_t)store->head_dim;
+    if (store->type == KV_F32) {
+        memcpy((float *)(void *)block + at, v, (size_t)store->head_dim * sizeof *v);
+    } else {
+        kernels->to_f16(v, store->head_dim, (uint16_t *)(void *)block + at);
+    }
+}
+
+static void store_row(const struct rope_args *args, int32_t row)
+{
+    const struct op_rope_store *op = &args->op;
+    const struct kv_store *store = op->store;
+    const int32_t slot = op->slot[row], in_page = slot % store->page_slots;
+    const size_t kv_stride = (size_t)store->n_kv_heads * (size_t)store->head_dim;
+    ASSERT(slot / store->page_slots < store->n_pages);
+    for (int32_t head = 0; head < store->n_kv_heads; head++) {
+        const size_t at = (size_t)row * kv_stride + (size_t)head * (size_t)store->head_dim;
+        const size_t offset =
+            attention_block_offset(store, op->layer, (uint32_t)(slot / store->page_slots), head,
+                                   in_page / KV_BLOCK_SLOTS);
+        const int32_t in_block = in_page % KV_BLOCK_SLOTS;
+        store_k(store, args->units.kernels, op->k + at, in_block, store->k + offset);
+        store_v(store, args->units.kernels, op->v + at, in_block, store->v + offset);
+    }
+}
+
+static void rope_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct rope_args *args = arguments;
+    const struct op_rope_store *op = &args->op;
+    const int32_t head_dim = op->store->head_dim, half = op->rope_dims / 2;
+    const struct unit_range range = units_of(&args->units, chunk);
+    (void)worker;
+    for (int32_t row = (int32_t)range.begin; row < range.end; row++) {
+        if (op->position[row] >= 0) {
+            const float *cos = op->cos + (int64_t)op->position[row] * half;
+            const float *sin = op->sin + (int64_t)op->position[row] * half;
+            float *q = op->q + (int64_t)row * op->n_heads * head_dim;
+            float *k = op->k + (int64_t)row * op->store->n_kv_heads * head_dim;
+            for (int32_t head = 0; head < op->n_heads; head++) {
+                args->units.kernels->rope_row(q + (int64_t)head * head_dim, cos, sin, half);
+            }
+            for (int32_t head = 0; head < op->store->n_kv_heads; head++) {
+                args->units.kernels->rope_row(k + (int64_t)head * head_dim, cos, sin, half);
+            }
+        }
+        if (op->slot[row] >= 0) {
+            store_row(args, row);
+        }
+    }
+}
+
+void backend_rope_store(struct lane *lane, const struct op_rope_store *op)
+{
+    struct rope_args args = { units_make(lane, op->n_rows, CHUNKS_PER_WORKER), *op };
+    SUBMIT(lane, rope_chunk, args);
+}
+
+/* ---- attention: a unit is (KV head, row), rows fastest, so that a chunk of a long prompt reads one
+ * KV head's pages again and again ---- */
+struct attention_args { struct units units; struct op_attention op; };
+
+size_t attention_scratch_floats(int32_t n_group, int32_t head_dim)
+{
+    const size_t here = n_group < ATTENTION_MAX_GROUP ? (size_t)n_group : ATTENTION_MAX_GROUP;
+    return here * (SEGMENT_ELEMS + (size_t)head_dim + 4);
+}
+
+static void attend(const struct attention_args *args, int32_t row, int32_t kv_head, float *scratch)
+{
+    const struct op_attention *op = &args->op;
+    const int32_t head_dim = op->store->head_dim, n_group = op->n_heads / op->store->n_kv_heads;
+    const int64_t at = ((int64_t)row * op->n_heads + kv_head * n_group) * head_dim;
+    const int32_t last = op->position[row];
+    if (last < 0) {
+        memset(op->out + at, 0, (size_t)n_group * (size_t)head_dim * sizeof(float));
+        return;
+    }
+    const struct kv_view *view = &op->views[op->seq_of_row[row]];
+    ASSERT(last / op->store->page_slots < view->n_pages);
+    for (int32_t head = 0; head < n_group; head += ATTENTION_MAX_GROUP) {
+        const int32_t left = n_group - head;
+        const struct attention_job job = {
+            .q = op->q + at + (int64_t)head * head_dim, .out = op->out + at + (int64_t)head * head_dim,
+            .n_group = left < ATTENTION_MAX_GROUP ? left : ATTENTION_MAX_GROUP, .head_dim = head_dim,
+            .first = op->window > 0 && last >= op->window ? last - op->window + 1 : 0, .last = last,
+            .scale = op->scale, .store = op->store, .view = view, .layer = op->layer,
+            .kv_head = kv_head, .scratch = scratch,
+        };
+        args->units.kernels->attention(&job);
+    }
+}
+
+static void attention_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct attention_args *args = arguments;
+    const struct op_attention *op = &args->op;
+    const size_t floats =
+        attention_scratch_floats(op->n_heads / op->store->n_kv_heads, op->store->head_dim);
+    float *scratch = scratch_of(worker, floats * sizeof *scratch);
+    const struct unit_range range = units_of(&args->units, chunk);
+    for (int64_t unit = range.begin; unit < range.end; unit++) {
+        attend(args, (int32_t)(unit % op->n_rows), (int32_t)(unit / op->n_rows), scratch);
+    }
+}
+
+void backend_attention(struct lane *lane, const struct op_attention *op)
+{
+    struct attention_args args = {
+        units_make(lane, (int64_t)op->n_rows * op->store->n_kv_heads, ATTENTION_CHUNKS_PER_WORKER), *op
+    };
+    ASSERT(op->n_heads % op->store->n_kv_heads == 0);
+    SUBMIT(lane, attention_chunk, args);
+}
+
+/* ---- page copy: a unit is a layer ---- */
+struct page_copy_args { struct units units; struct op_page_copy op; };
+
+static void page_copy_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct page_copy_args *args = arguments;
+    const struct kv_store *store = args->op.store;
+    const struct unit_range range = units_of(&args->units, chunk);
+    (void)worker;
+    for (int32_t layer = (int32_t)range.begin; layer < range.end; layer++) {
+        const size_t from = attention_block_offset(store, layer, args->op.src, 0, 0);
+        const size_t to = attention_block_offset(store, layer, args->op.dst, 0, 0);
+        memcpy(store->k + to, store->k + from, store->page_bytes);
+        memcpy(store->v + to, store->v + from, store->page_bytes);
+    }
+}
+
+void backend_page_copy(struct lane *lane, const struct op_page_copy *op)
+{
+    struct page_copy_args args = { units_make(lane, op->store->n_layers, CHUNKS_PER_WORKER), *op };
+    ASSERT(op->src != op->dst && op->src < (uint32_t)op->store->n_pages &&
+           op->dst < (uint32_t)op->store->n_pages);
+    SUBMIT(lane, page_copy_chunk, args);
+}
+
+/* ---- direct calls: the caller's floating-point mode is set aside for as long as they take ---- */
+
+int32_t backend_argmax(const struct backend *backend, const float *x, int64_t n, bool *bad)
+{
+    const unsigned int mode = cpu_float_mode_enter();
+    const int32_t best = backend->kernels->argmax(x, n, bad);
+    cpu_float_mode_restore(mode);
+    return best;
+}
+
+float backend_exp_sum(const struct backend *backend, float *x, int64_t n, float max)
+{
+    const unsigned int mode = cpu_float_mode_enter();
+    const float sum = backend->kernels->exp_sum(x, n, max);
+    cpu_float_mode_restore(mode);
+    return sum;
+}
+
+void backend_gumbel(const struct backend *backend, uint64_t seed, uint32_t position, uint32_t first,
+                    uint32_t n, float *noise)
+{
+    const unsigned int mode = cpu_float_mode_enter();
+    backend->kernels->gumbel(seed, position, first, n, noise);
+    cpu_float_mode_restore(mode);
+}
