@@ -42,8 +42,8 @@ static inline float mathx_rint_small(float x)
 static inline float mathx_exp(float x)
 {
     const float lo = -104.0f, hi = 89.0f;
-    float xc = x < lo ? lo : x;
-    xc = xc > hi ? hi : xc; /* NaN falls through both */
+    float xc = x > lo ? x : lo; /* NaN becomes lo here and comes back at the end */
+    xc = xc < hi ? xc : hi;
     const float n = mathx_rint_small(xc * 1.44269504088896341f);
     float r = mathx_fma(n, -0.693145751953125f, xc);      /* ln 2, high part: 14 bits */
     r = mathx_fma(n, -1.42860677e-6f, r);                  /* ln 2, low part */
@@ -53,7 +53,8 @@ static inline float mathx_exp(float x)
     p = mathx_fma(p, r, 4.1665795894e-2f);
     p = mathx_fma(p, r, 1.6666665459e-1f);
     p = mathx_fma(p, r, 5.0000001201e-1f);
-    p = mathx_fma(p, r * r, r) + 1.0f;
+    const float sum = 1.0f + r, lost = r - (sum - 1.0f); /* exact: what the sum rounded away */
+    p = sum + mathx_fma(p, r * r, lost);
     const int32_t k = (int32_t)n;
     const int32_t k1 = k >> 1, k2 = k - k1; /* two steps, so that 2^k may leave the range */
     const float s1 = mathx_from_bits((uint32_t)(k1 + 127) << 23);
@@ -101,13 +102,25 @@ static inline float mathx_log1p(float x)
 {
     const float u = 1.0f + x;
     const float d = u - 1.0f;
-    const float lost = x - d;
+    const float lost = x == MATHX_INF ? 0.0f : x - d;
     const float safe = u <= 0.0f ? 1.0f : u;
     const float y = mathx_log(u) + (u <= 0.0f ? 0.0f : lost / safe);
     return u == 1.0f ? x : y;
 }
 
-static inline float mathx_sigmoid(float x) { return 1.0f / (1.0f + mathx_exp(-x)); }
+/* 1 / (1 + e^-x); written with e^-|x|, which cannot overflow, so that small values stay exact. */
+static inline float mathx_sigmoid(float x)
+{
+    const float e = mathx_exp(x < 0.0f ? x : -x);
+    const float above = x < 0.0f ? e : 1.0f, below = 1.0f + e;
+    const float lost = e - (below - 1.0f); /* exact: what the sum rounded away */
+    const float y = above / below;
+    /* One step of correction by the exact remainder; y or 1 - y is 1 / below. */
+    const float rest = mathx_fma(-y, lost, mathx_fma(-y, below, above));
+    return mathx_fma(rest, x < 0.0f ? 1.0f - y : y, y);
+}
+
+/* x / (1 + e^-x) as it stands: below -88.7 the divisor is +inf and the result -0 (true: -3e-37). */
 static inline float mathx_silu(float x) { return x / (1.0f + mathx_exp(-x)); }
 
 /* Gumbel noise of a 32-bit coin: v = min(fma(x, 2^-32, 2^-33), 1 - 2^-24), -log(-log1p(-v)). */
