@@ -77,20 +77,21 @@ static enum status take_name(struct cursor *cursor, const char *what, uint64_t m
     return STATUS_OK;
 }
 
-/* Room for one more entry in a table of n. */
-static enum status grow_table(void **table, uint32_t n, uint32_t *cap, size_t entry_bytes)
+/* Room for one more entry in a table of n: the table, moved where it had to grow; NULL when there is
+ * no memory (the old one is still there). */
+static void *grow_table(void *table, uint32_t n, uint32_t *cap, size_t entry_bytes)
 {
     if (n < *cap) {
-        return STATUS_OK;
+        return table;
     }
     const uint32_t wanted = *cap > 0 ? *cap * 2 : FIRST_ENTRIES;
-    void *grown = mem_realloc(*table, wanted, entry_bytes);
+    void *grown = mem_realloc(table, wanted, entry_bytes);
     if (!grown) {
-        return status_fail(STATUS_NO_MEMORY, "no memory for a table of %u entries", wanted);
+        status_fail(STATUS_NO_MEMORY, "no memory for a table of %u entries", wanted);
+        return NULL;
     }
-    *table = grown;
     *cap = wanted;
-    return STATUS_OK;
+    return grown;
 }
 
 /* ---- keys ---- */
@@ -174,7 +175,11 @@ static enum status parse_keys(struct gguf *gguf, struct cursor *cursor, uint64_t
 {
     uint32_t cap = 0;
     for (uint64_t i = 0; i < n_keys; i++) {
-        TRY(grow_table((void **)&gguf->keys, gguf->n_keys, &cap, sizeof *gguf->keys));
+        void *grown = grow_table(gguf->keys, gguf->n_keys, &cap, sizeof *gguf->keys);
+        if (!grown) {
+            return STATUS_NO_MEMORY;
+        }
+        gguf->keys = grown;
         struct gguf_key *key = &gguf->keys[gguf->n_keys];
         *key = (struct gguf_key){ 0 };
         TRY(take_name(cursor, "a key's name", GGUF_MAX_KEY_LEN, &key->name, &key->name_len));
@@ -266,32 +271,42 @@ static enum status copy_names(struct gguf *gguf, const struct tensor_name *names
     return STATUS_OK;
 }
 
+/* Entry n_tensors of the three tables that grow together. */
+struct tensor_tables { struct tensor_name *names; uint32_t cap_tensors, cap_begin, cap_names; };
+
+static enum status grow_tensors(struct gguf *gguf, struct tensor_tables *tables)
+{
+    const uint32_t n = gguf->n_tensors;
+    void *tensors = grow_table(gguf->tensors, n, &tables->cap_tensors, sizeof *gguf->tensors);
+    gguf->tensors = tensors ? tensors : gguf->tensors;
+    void *begin = grow_table(gguf->tensor_begin, n, &tables->cap_begin, sizeof *gguf->tensor_begin);
+    gguf->tensor_begin = begin ? begin : gguf->tensor_begin;
+    void *names = grow_table(tables->names, n, &tables->cap_names, sizeof *tables->names);
+    tables->names = names ? names : tables->names;
+    return tensors && begin && names ? STATUS_OK : STATUS_NO_MEMORY;
+}
+
 static enum status parse_tensors(struct gguf *gguf, struct cursor *cursor, uint64_t n_tensors)
 {
-    uint32_t cap_tensors = 0, cap_begin = 0, cap_names = 0;
-    struct tensor_name *names = NULL;
+    struct tensor_tables tables = { 0 };
     enum status status = STATUS_OK;
     for (uint64_t i = 0; i < n_tensors; i++) {
         const uint32_t at = gguf->n_tensors;
         int64_t existing;
-        TRY_GOTO(grow_table((void **)&gguf->tensors, at, &cap_tensors, sizeof *gguf->tensors), out);
-        TRY_GOTO(grow_table((void **)&gguf->tensor_begin, at, &cap_begin, sizeof *gguf->tensor_begin),
-                 out);
-        TRY_GOTO(grow_table((void **)&names, at, &cap_names, sizeof *names), out);
-        TRY_GOTO(take_tensor(gguf, cursor, &names[at], &gguf->tensors[at], &gguf->tensor_begin[at]),
-                 out);
-        TRY_GOTO(name_index_add(&gguf->tensor_index, names[at].bytes, names[at].len, at, &existing),
-                 out);
+        TRY_GOTO(grow_tensors(gguf, &tables), out);
+        struct tensor_name *name = &tables.names[at];
+        TRY_GOTO(take_tensor(gguf, cursor, name, &gguf->tensors[at], &gguf->tensor_begin[at]), out);
+        TRY_GOTO(name_index_add(&gguf->tensor_index, name->bytes, name->len, at, &existing), out);
         if (existing >= 0) {
             status = status_fail(STATUS_INVALID, "%s: tensor %.*s stands in the file twice",
-                                 gguf->label, (int)names[at].len, names[at].bytes);
+                                 gguf->label, (int)name->len, name->bytes);
             goto out;
         }
         gguf->n_tensors++;
     }
-    status = gguf->n_tensors > 0 ? copy_names(gguf, names) : STATUS_OK;
+    status = gguf->n_tensors > 0 ? copy_names(gguf, tables.names) : STATUS_OK;
 out:
-    mem_free(names);
+    mem_free(tables.names);
     return status;
 }
 

@@ -1,0 +1,60 @@
+/* family: which tensors an architecture has, their shapes and what they are for. A new family of the
+ * same transformer is a row in family.c. Private to model.
+ */
+#ifndef MODEL_FAMILY_H
+#define MODEL_FAMILY_H
+
+#include "model/source.h"
+
+/* What a tensor does in the transformer. Those before ROLE_ATTN_NORM exist once, others per layer. */
+enum tensor_role {
+    ROLE_EMBED, ROLE_HEAD, ROLE_OUT_NORM, ROLE_ROPE_FACTORS,
+    ROLE_ATTN_NORM, ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_FFN_NORM, ROLE_GATE, ROLE_UP, ROLE_DOWN,
+    ROLE_COUNT
+};
+enum family_dim {
+    FAMILY_ONE, FAMILY_DIM, FAMILY_Q_DIM, FAMILY_KV_DIM, FAMILY_FFN, FAMILY_VOCAB, FAMILY_ROPE_HALF
+};
+enum {
+    FAMILY_OPTIONAL = 1,
+    FAMILY_VECTOR = 2,  /* kept as floats, not as a matrix */
+    FAMILY_ROTATED = 4  /* rows are head dimensions that RoPE turns: permuted in llama GGUFs */
+};
+
+struct family_tensor {
+    enum tensor_role role;
+    const char *name;           /* with %d for the layer in roles that exist per layer */
+    enum family_dim n_in, n_out;
+    int flags;
+};
+struct family {
+    const char *architecture;
+    bool permuted_qk;           /* how its GGUF files hold rotated rows */
+    const struct family_tensor *tensors;
+    int32_t n_tensors;
+};
+
+/* NULL when there is no such family. */
+const struct family *family_find(const char *architecture);
+/* "llama": the architectures there are, for sentences. */
+void family_list(char *text, size_t cap);
+
+/* One tensor that a config asks for, and where the source has it. */
+struct family_binding {
+    const struct family_tensor *tensor;
+    int32_t layer;              /* -1: exists once */
+    int64_t tensor_idx;         /* -1: optional and absent */
+    int64_t n_in, n_out;
+    enum tensor_type type;
+};
+int32_t family_n_bindings(const struct family *family, const struct model_config *config);
+/* Finds and checks binding `idx`: present, shape as the config says, a type we compute with. */
+enum status family_bind(const struct model_source *source, const struct family *family, int32_t idx,
+                        struct family_binding *binding);
+/* All of them, and that the source holds nothing else: an unknown tensor means another model. */
+enum status family_check(const struct model_source *source, const struct family *family);
+
+/* In a head of a permuted tensor, the file's row that is row `row` in rotate-half order. */
+int32_t family_permuted_row(int32_t row, int32_t rope_dims);
+
+#endif
