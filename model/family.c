@@ -48,7 +48,7 @@ void family_list(char *text, size_t cap)
     }
 }
 
-static int64_t dim_value(const struct model_config *config, enum family_dim dim)
+int64_t family_dim_value(const struct model_config *config, enum family_dim dim)
 {
     switch (dim) {
     case FAMILY_DIM: return config->dim;
@@ -139,8 +139,8 @@ enum status family_bind(const struct model_source *source, const struct family *
     }
     *binding = (struct family_binding){
         .tensor = tensor, .layer = layer, .tensor_idx = source_find_tensor(source, name),
-        .n_in = dim_value(&source->config, tensor->n_in),
-        .n_out = dim_value(&source->config, tensor->n_out),
+        .n_in = family_dim_value(&source->config, tensor->n_in),
+        .n_out = family_dim_value(&source->config, tensor->n_out),
     };
     if (binding->tensor_idx < 0) {
         if (tensor->flags & FAMILY_OPTIONAL) {

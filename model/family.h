@@ -39,6 +39,8 @@ const struct family *family_find(const char *architecture);
 /* "llama": the architectures there are, for sentences. */
 void family_list(char *text, size_t cap);
 
+int64_t family_dim_value(const struct model_config *config, enum family_dim dim);
+
 /* One tensor that a config asks for, and where the source has it. */
 struct family_binding {
     const struct family_tensor *tensor;

@@ -1,0 +1,180 @@
+/* forward: the transformer, written once over backend operations.
+ *
+ *     x = embed(token)
+ *     each layer:  normed = norm(x)         q, k, v = W normed      rope(q, k); store k, v at slot
+ *                  attended = attention(q)  x += W_o attended
+ *                  normed = norm(x)         gate, up = W normed
+ *                  gated = silu(gate) * up  x += W_down gated
+ *     logits = W_head norm(x), of the rows asked for
+ *
+ * It only submits: the lane runs the operations in this order. Whether an activation is needed as
+ * floats, as quantised panels or as both follows from the types of the weights that read it. Nothing
+ * here looks at which rows share the pass, so a row's bits cannot depend on it.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "model/pass.h"
+
+struct forward {
+    const struct model *model;
+    struct lane *lane;
+    const struct kv_store *store;
+    const struct pass *pass;
+    struct pass_buffers *buffers;
+};
+
+static const struct weight *matrix(const struct forward *f, int32_t layer, enum tensor_role role)
+{
+    return &model_slot(f->model, layer, role)->matrix;
+}
+
+static const float *vector(const struct forward *f, int32_t layer, enum tensor_role role)
+{
+    return model_slot(f->model, layer, role)->vector;
+}
+
+static int kind_of(const struct forward *f, int32_t layer, enum tensor_role role)
+{
+    return backend_act_kind(matrix(f, layer, role)->type);
+}
+
+/* x → normed, in the kinds that its readers want */
+static void norm(const struct forward *f, const float *weight, int kinds)
+{
+    backend_norm(f->lane, &(struct op_norm){
+        .x = f->buffers->x, .weight = weight, .eps = f->model->config.norm_eps,
+        .n_rows = f->pass->n_rows, .kinds = kinds, .out = &f->buffers->normed });
+}
+
+/* x = x + W act */
+static void add_linear(const struct forward *f, const struct weight *weight, const struct act *act)
+{
+    backend_linear(f->lane, &(struct op_linear){
+        .part = { { .weight = weight, .out = f->buffers->x, .add = f->buffers->x } },
+        .n_parts = 1, .x = act, .n_rows = f->pass->n_rows });
+}
+
+static void attention(const struct forward *f, int32_t layer)
+{
+    struct pass_buffers *b = f->buffers;
+    const struct model_config *config = &f->model->config;
+    const struct pass *pass = f->pass;
+    norm(f, vector(f, layer, ROLE_ATTN_NORM),
+         kind_of(f, layer, ROLE_Q) | kind_of(f, layer, ROLE_K) | kind_of(f, layer, ROLE_V));
+    backend_linear(f->lane, &(struct op_linear){
+        .part = { { .weight = matrix(f, layer, ROLE_Q), .out = b->q },
+                  { .weight = matrix(f, layer, ROLE_K), .out = b->k },
+                  { .weight = matrix(f, layer, ROLE_V), .out = b->v } },
+        .n_parts = 3, .x = &b->normed, .n_rows = pass->n_rows });
+    backend_rope_store(f->lane, &(struct op_rope_store){
+        .q = b->q, .k = b->k, .v = b->v, .cos = f->model->cos, .sin = f->model->sin,
+        .position = pass->position, .slot = pass->slot, .store = f->store, .layer = layer,
+        .n_rows = pass->n_rows, .n_heads = config->n_heads, .rope_dims = config->rope.dims });
+    backend_attention(f->lane, &(struct op_attention){
+        .q = b->q, .out = b->attended.f32, .views = pass->views, .seq_of_row = pass->seq_of_row,
+        .position = pass->position, .store = f->store, .layer = layer, .n_rows = pass->n_rows,
+        .n_heads = config->n_heads, .window = config->window,
+        .scale = 1.0f / sqrtf((float)config->head_dim) });
+    if (kind_of(f, layer, ROLE_O) & ACT_Q8) {
+        backend_quantize(f->lane, &(struct op_quantize){ .act = &b->attended, .n_rows = pass->n_rows });
+    }
+    add_linear(f, matrix(f, layer, ROLE_O), &b->attended);
+}
+
+static void feed_forward(const struct forward *f, int32_t layer)
+{
+    struct pass_buffers *b = f->buffers;
+    norm(f, vector(f, layer, ROLE_FFN_NORM), kind_of(f, layer, ROLE_GATE) | kind_of(f, layer, ROLE_UP));
+    backend_linear(f->lane, &(struct op_linear){
+        .part = { { .weight = matrix(f, layer, ROLE_GATE), .out = b->gate },
+                  { .weight = matrix(f, layer, ROLE_UP), .out = b->up } },
+        .n_parts = 2, .x = &b->normed, .n_rows = f->pass->n_rows });
+    backend_swiglu(f->lane, &(struct op_swiglu){
+        .gate = b->gate, .up = b->up, .n_rows = f->pass->n_rows,
+        .kinds = kind_of(f, layer, ROLE_DOWN), .out = &b->gated });
+    add_linear(f, matrix(f, layer, ROLE_DOWN), &b->gated);
+}
+
+static void head(const struct forward *f)
+{
+    struct pass_buffers *b = f->buffers;
+    const struct pass *pass = f->pass;
+    if (pass->n_logits == 0) {
+        return;
+    }
+    backend_norm(f->lane, &(struct op_norm){
+        .x = b->x, .row_idx = pass->logits_row, .weight = vector(f, -1, ROLE_OUT_NORM),
+        .eps = f->model->config.norm_eps, .n_rows = pass->n_logits,
+        .kinds = kind_of(f, -1, ROLE_HEAD), .out = &b->last });
+    backend_linear(f->lane, &(struct op_linear){
+        .part = { { .weight = matrix(f, -1, ROLE_HEAD), .out = b->logits } },
+        .n_parts = 1, .x = &b->last, .n_rows = pass->n_logits });
+}
+
+/* ---- taps ---- */
+
+struct tap_args { const float *x; float *out; int32_t n_cols; };
+
+static void tap_row_fn(const void *args, uint32_t row, struct lane_worker *worker)
+{
+    const struct tap_args *tap = args;
+    const size_t n = (size_t)tap->n_cols;
+    (void)worker;
+    memcpy(tap->out + row * n, tap->x + row * n, n * sizeof(float));
+}
+
+static void tap(const struct forward *f, int32_t layer)
+{
+    if (f->pass->tap && f->pass->tap_layer == layer) {
+        const struct tap_args args = { f->buffers->x, f->pass->tap, f->model->config.dim };
+        lane_submit(f->lane, tap_row_fn, &args, sizeof args, (uint32_t)f->pass->n_rows);
+    }
+}
+
+/* ---- the pass ---- */
+
+/* The caller promises these; a broken promise would read outside a table. */
+static void check_pass(const struct forward *f)
+{
+    const struct pass *pass = f->pass;
+    const struct model_config *config = &f->model->config;
+    ASSERT(pass->n_rows >= 1 && pass->n_rows <= f->buffers->cap_rows);
+    ASSERT(pass->n_logits >= 0 && pass->n_logits <= f->buffers->cap_logits);
+    ASSERT(f->store->n_layers == config->n_layers && f->store->n_kv_heads == config->n_kv_heads &&
+           f->store->head_dim == config->head_dim);
+    for (int32_t i = 0; i < pass->n_rows; i++) {
+        ASSERT(pass->token[i] >= 0 && pass->token[i] < config->n_vocab);
+        ASSERT(pass->position[i] >= -1 && pass->position[i] < f->model->context);
+        ASSERT(pass->seq_of_row[i] >= 0 && pass->seq_of_row[i] < pass->n_seqs);
+        ASSERT(pass->slot[i] >= -1 && pass->slot[i] / f->store->page_slots < f->store->n_pages);
+    }
+    for (int32_t i = 0; i < pass->n_logits; i++) {
+        ASSERT(pass->logits_row[i] >= 0 && pass->logits_row[i] < pass->n_rows);
+    }
+}
+
+/* Empty operation: its ticket stands for everything before it, whatever was last. */
+static void end_of_pass_fn(const void *args, uint32_t chunk, struct lane_worker *worker)
+{
+    (void)args;
+    (void)chunk;
+    (void)worker;
+}
+
+uint64_t model_forward(const struct model *model, struct lane *lane, const struct kv_store *store,
+                       const struct pass *pass, struct pass_buffers *buffers)
+{
+    const struct forward f = { model, lane, store, pass, buffers };
+    check_pass(&f);
+    backend_embed(lane, &(struct op_embed){ .table = matrix(&f, -1, ROLE_EMBED), .token = pass->token,
+                                            .out = buffers->x, .n_rows = pass->n_rows });
+    for (int32_t layer = 0; layer < model->config.n_layers; layer++) {
+        tap(&f, layer);
+        attention(&f, layer);
+        feed_forward(&f, layer);
+    }
+    tap(&f, model->config.n_layers);
+    head(&f);
+    return lane_submit(lane, end_of_pass_fn, NULL, 0, 1);
+}

@@ -1,0 +1,402 @@
+/* load: from a source to repacked weights on a backend.
+ *
+ *     plan    every tensor of the family gets its place in one allocation and is cut into chunks
+ *     fill    chunks in parallel on the lane: read rows, put rotated rows back, hash, repack
+ *     finish  RoPE tables, digest, mlock
+ *
+ * A chunk is a fixed number of rows that depends on the tensor alone, so the digest (of the chunks'
+ * digests in order) is the same for any number of workers. It covers rows in rotate-half order: the
+ * same model in another container has the same digest.
+ */
+#include <errno.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "model/rope.h"
+#include "model/weights.h"
+
+enum { CHUNK_BYTES = 1 << 20, ROPE_CHUNK_ROWS = 64, CHUNKS_PER_WORKER = 4, SENTENCE_CAP = 512 };
+#define MIB (1024.0 * 1024.0)
+
+struct load_tensor {
+    struct family_binding binding;
+    struct tensor_slot *slot;
+    int64_t row_bytes;
+    int32_t chunk_rows, first_chunk;
+};
+
+struct loader {
+    struct model_source *source;
+    struct model *model;
+    struct lane *lane;
+    const struct model_load_options *options;
+    struct load_tensor *tensors;    /* [n_tensors], of those the source has */
+    int32_t n_tensors, n_chunks;
+    uint64_t *chunk_digests;        /* [n_chunks] */
+    unsigned char *staging;         /* [n_slots, slot_bytes] */
+    size_t slot_bytes, chunk_bytes; /* a slot: rows as read, then rows put back in order */
+    int32_t n_slots;
+    uint64_t total_bytes;
+    _Atomic int failed;             /* the first failing chunk writes the two below */
+    enum status fail_status;
+    char fail_sentence[SENTENCE_CAP];
+};
+
+static size_t align_up(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+static bool is_rotated(const struct loader *loader, const struct load_tensor *tensor)
+{
+    return (tensor->binding.tensor->flags & FAMILY_ROTATED) != 0 && loader->source->config.permuted_qk;
+}
+
+/* ---- plan ---- */
+
+static size_t tensor_bytes(const struct family_binding *binding)
+{
+    if (binding->tensor->flags & FAMILY_VECTOR) {
+        return align_up((size_t)binding->n_in * sizeof(float));
+    }
+    return backend_weight_bytes(binding->type, binding->n_out, binding->n_in);
+}
+
+/* Whole tiles, and whole heads where rows may have to move within a head. */
+static int32_t chunk_rows(const struct loader *loader, const struct load_tensor *tensor)
+{
+    const bool heads = (tensor->binding.tensor->flags & FAMILY_ROTATED) != 0;
+    const int64_t unit = heads ? loader->source->config.head_dim : TILE_OUTPUTS;
+    const int64_t units = CHUNK_BYTES / (tensor->row_bytes * unit);
+    const int64_t rows = (units > 0 ? units : 1) * unit;
+    return (int32_t)(rows < tensor->binding.n_out ? rows : tensor->binding.n_out);
+}
+
+static void plan_tensor(struct loader *loader, const struct family_binding *binding)
+{
+    struct load_tensor *tensor = &loader->tensors[loader->n_tensors++];
+    tensor->binding = *binding;
+    tensor->slot = model_slot(loader->model, binding->layer, binding->tensor->role);
+    const struct model_tensor_info *info = &loader->source->tensors[binding->tensor_idx];
+    tensor->row_bytes = (int64_t)source_row_bytes(info);
+    tensor->chunk_rows = chunk_rows(loader, tensor);
+    tensor->first_chunk = loader->n_chunks;
+    loader->n_chunks += (int32_t)((binding->n_out + tensor->chunk_rows - 1) / tensor->chunk_rows);
+    const size_t bytes = (size_t)(tensor->chunk_rows * tensor->row_bytes);
+    loader->chunk_bytes = bytes > loader->chunk_bytes ? bytes : loader->chunk_bytes;
+    loader->total_bytes += info->bytes;
+    const enum tensor_role role = binding->tensor->role;
+    if (role != ROLE_ROPE_FACTORS && (role != ROLE_EMBED || loader->model->config.tied_head)) {
+        loader->model->weight_bytes += info->bytes;
+    }
+}
+
+static enum status plan(struct loader *loader)
+{
+    struct model *model = loader->model;
+    const struct family *family = family_find(model->config.architecture);
+    const int32_t n = family_n_bindings(family, &model->config);
+    loader->tensors = mem_alloc((size_t)n, sizeof *loader->tensors);
+    if (!loader->tensors) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for a plan of %d tensors", n);
+    }
+    for (int32_t i = 0; i < n; i++) {
+        struct family_binding binding;
+        TRY(family_bind(loader->source, family, i, &binding));
+        if (binding.tensor_idx < 0) {
+            continue;
+        }
+        plan_tensor(loader, &binding);
+        model->memory_bytes += tensor_bytes(&binding);
+        if (model->memory_bytes > SIZE_MAX / 4) {
+            return status_fail(STATUS_NO_MEMORY, "%s: the weights do not fit into an address space",
+                               loader->source->label);
+        }
+    }
+    model->memory_bytes +=
+        2 * align_up((size_t)model->context * (size_t)(model->config.rope.dims / 2) * sizeof(float));
+    return STATUS_OK;
+}
+
+static enum status take_memory(struct loader *loader)
+{
+    struct model *model = loader->model;
+    const double needed = (double)model->memory_bytes / MIB;
+    const uint64_t budget = loader->options->budget_bytes, available = mem_available_bytes();
+    if (budget > 0 && model->memory_bytes > budget) {
+        return status_fail(STATUS_NO_MEMORY,
+                           "%s: weights need %.1f MiB, the memory budget allows %.1f MiB",
+                           loader->source->label, needed, (double)budget / MIB);
+    }
+    if (available > 0 && model->memory_bytes > available) {
+        return status_fail(STATUS_NO_MEMORY, "%s: weights need %.1f MiB, %.1f MiB of memory are free",
+                           loader->source->label, needed, (double)available / MIB);
+    }
+    model->memory = backend_alloc(model->backend, model->memory_bytes);
+    if (!model->memory) {
+        return status_fail(STATUS_NO_MEMORY,
+                           "%s: weights need %.1f MiB, and the system did not give them (%.1f MiB free)",
+                           loader->source->label, needed, (double)available / MIB);
+    }
+    return STATUS_OK;
+}
+
+/* Hands out the allocation in the order of the plan. */
+static void place_tensors(struct loader *loader)
+{
+    struct model *model = loader->model;
+    unsigned char *at = model->memory;
+    for (int32_t i = 0; i < loader->n_tensors; i++) {
+        const struct load_tensor *tensor = &loader->tensors[i];
+        if (tensor->binding.tensor->flags & FAMILY_VECTOR) {
+            tensor->slot->vector = (float *)(void *)at;
+        } else {
+            tensor->slot->matrix = (struct weight){ .type = tensor->binding.type,
+                                                    .n_out = (int32_t)tensor->binding.n_out,
+                                                    .n_in = (int32_t)tensor->binding.n_in, .data = at };
+        }
+        at += tensor_bytes(&tensor->binding);
+    }
+    model->cos = (float *)(void *)at;
+    model->sin = (float *)(void *)(at + (size_t)(model->memory + model->memory_bytes - at) / 2);
+    if (model->config.tied_head) {
+        *model_slot(model, -1, ROLE_HEAD) = *model_slot(model, -1, ROLE_EMBED);
+    }
+}
+
+/* ---- fill ---- */
+
+static const struct load_tensor *tensor_of_chunk(const struct loader *loader, int32_t chunk)
+{
+    int32_t low = 0, high = loader->n_tensors;
+    while (high - low > 1) {
+        const int32_t mid = low + (high - low) / 2;
+        if (loader->tensors[mid].first_chunk <= chunk) {
+            low = mid;
+        } else {
+            high = mid;
+        }
+    }
+    return &loader->tensors[low];
+}
+
+/* Rows of whole heads from the file's order to rotate-half order. */
+static void put_rows_back(const struct loader *loader, const struct load_tensor *tensor, int32_t n_rows,
+                          const unsigned char *from, unsigned char *to)
+{
+    const int32_t head_dim = loader->source->config.head_dim, dims = loader->source->config.rope.dims;
+    const size_t bytes = (size_t)tensor->row_bytes;
+    for (int32_t row = 0; row < n_rows; row++) {
+        const int32_t head = row / head_dim * head_dim;
+        const int32_t source_row = head + family_permuted_row(row - head, dims);
+        memcpy(to + (size_t)row * bytes, from + (size_t)source_row * bytes, bytes);
+    }
+}
+
+static enum status load_chunk(struct loader *loader, int32_t chunk, unsigned char *staging)
+{
+    const struct load_tensor *tensor = tensor_of_chunk(loader, chunk);
+    const int32_t first = (chunk - tensor->first_chunk) * tensor->chunk_rows;
+    const int32_t left = (int32_t)tensor->binding.n_out - first;
+    const int32_t n_rows = left < tensor->chunk_rows ? left : tensor->chunk_rows;
+    unsigned char *rows = staging;
+    TRY(model_source_read(loader->source, tensor->binding.tensor_idx, first, n_rows, rows));
+    if (is_rotated(loader, tensor)) {
+        put_rows_back(loader, tensor, n_rows, staging, staging + loader->chunk_bytes);
+        rows = staging + loader->chunk_bytes;
+    }
+    loader->chunk_digests[chunk] = digest_bytes(rows, (size_t)(n_rows * tensor->row_bytes));
+    if (tensor->slot->vector) {
+        tensor_row_to_f32(tensor->binding.type, rows, tensor->binding.n_in, tensor->slot->vector);
+    } else {
+        backend_weight_fill(&tensor->slot->matrix, first, n_rows, rows, (size_t)tensor->row_bytes);
+    }
+    return STATUS_OK;
+}
+
+struct load_args { struct loader *loader; int32_t first_chunk; };
+
+static void load_chunk_fn(const void *args, uint32_t idx, struct lane_worker *worker)
+{
+    const struct load_args *load = args;
+    struct loader *loader = load->loader;
+    (void)worker; /* staging goes by chunk: a helper from another lane has the same worker number */
+    if (atomic_load(&loader->failed) != 0) {
+        return;
+    }
+    const enum status status = load_chunk(loader, load->first_chunk + (int32_t)idx,
+                                          loader->staging + (size_t)idx * loader->slot_bytes);
+    int expected = 0;
+    if (status != STATUS_OK && atomic_compare_exchange_strong(&loader->failed, &expected, 1)) {
+        loader->fail_status = status;
+        strncpy(loader->fail_sentence, status_message(), SENTENCE_CAP - 1);
+    }
+}
+
+static enum status fill(struct loader *loader)
+{
+    loader->n_slots = lane_n_workers(loader->lane) * CHUNKS_PER_WORKER;
+    loader->slot_bytes = align_up(2 * loader->chunk_bytes);
+    loader->chunk_digests = mem_alloc((size_t)loader->n_chunks, sizeof *loader->chunk_digests);
+    loader->staging = mem_alloc((size_t)loader->n_slots, loader->slot_bytes);
+    if (!loader->chunk_digests || !loader->staging) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for %.1f MiB to read weights into",
+                           (double)loader->n_slots * (double)loader->slot_bytes / MIB);
+    }
+    for (int32_t chunk = 0; chunk < loader->n_chunks; chunk += loader->n_slots) {
+        const int32_t left = loader->n_chunks - chunk;
+        const int32_t n = left < loader->n_slots ? left : loader->n_slots;
+        const struct load_args args = { loader, chunk };
+        lane_wait(loader->lane,
+                  lane_submit(loader->lane, load_chunk_fn, &args, sizeof args, (uint32_t)n));
+        if (atomic_load(&loader->failed) != 0) {
+            return status_fail(loader->fail_status, "%s", loader->fail_sentence);
+        }
+        if (loader->options->progress) {
+            const double share = (double)(chunk + n) / loader->n_chunks;
+            loader->options->progress(loader->options->progress_user,
+                                      (uint64_t)(share * (double)loader->total_bytes),
+                                      loader->total_bytes);
+        }
+    }
+    return STATUS_OK;
+}
+
+/* ---- finish ---- */
+
+struct rope_args { const struct model *model; const double *frequency; double magnitude; };
+
+static void rope_chunk_fn(const void *args, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct rope_args *rope = args;
+    const struct model *model = rope->model;
+    const int32_t first = (int32_t)chunk * ROPE_CHUNK_ROWS, left = model->context - first;
+    (void)worker;
+    rope_fill(rope->frequency, model->config.rope.dims / 2, rope->magnitude, first,
+              left < ROPE_CHUNK_ROWS ? left : ROPE_CHUNK_ROWS, model->cos, model->sin);
+}
+
+/* Everything that decides logits, in a fixed order; names and stop tokens do not. */
+static void digest_config(struct digest *digest, const struct model_config *config,
+                          const double *frequency)
+{
+    const int64_t numbers[] = { config->n_layers, config->dim, config->ffn_dim, config->n_heads,
+                                config->n_kv_heads, config->head_dim, config->n_vocab, config->window,
+                                config->rope.dims, config->tied_head ? 1 : 0 };
+    const double magnitude = rope_magnitude(config);
+    digest_update(digest, config->architecture, strlen(config->architecture) + 1);
+    digest_update(digest, numbers, sizeof numbers);
+    digest_update(digest, &config->norm_eps, sizeof config->norm_eps);
+    digest_update(digest, &magnitude, sizeof magnitude);
+    digest_update(digest, frequency, (size_t)(config->rope.dims / 2) * sizeof *frequency);
+}
+
+static void digest_weights(struct digest *digest, const struct loader *loader)
+{
+    for (int32_t i = 0; i < loader->n_tensors; i++) {
+        const struct family_binding *binding = &loader->tensors[i].binding;
+        const int64_t numbers[] = { (int64_t)binding->tensor->role, binding->layer, (int64_t)binding->type };
+        digest_update(digest, numbers, sizeof numbers);
+    }
+    digest_update(digest, loader->chunk_digests,
+                  (size_t)loader->n_chunks * sizeof *loader->chunk_digests);
+}
+
+static enum status finish_rope(struct loader *loader)
+{
+    struct model *model = loader->model;
+    double frequency[128]; /* head_dim is at most 256 */
+    const float *factors = model_slot(model, -1, ROLE_ROPE_FACTORS)->vector;
+    const int32_t half = model->config.rope.dims / 2;
+    ASSERT(half <= (int32_t)(sizeof frequency / sizeof frequency[0]));
+    for (int32_t i = 0; factors && i < half; i++) {
+        if (!(factors[i] > 0.0f && isfinite(factors[i]))) {
+            return status_fail(STATUS_INVALID, "%s: rope_freqs.weight: expected factors above 0, file says %g",
+                               loader->source->label, (double)factors[i]);
+        }
+    }
+    rope_frequencies(&model->config, factors, frequency);
+    const struct rope_args args = { model, frequency, rope_magnitude(&model->config) };
+    const uint32_t n_chunks = (uint32_t)((model->context + ROPE_CHUNK_ROWS - 1) / ROPE_CHUNK_ROWS);
+    lane_wait(loader->lane, lane_submit(loader->lane, rope_chunk_fn, &args, sizeof args, n_chunks));
+    struct digest digest;
+    digest_init(&digest);
+    digest_config(&digest, &model->config, frequency);
+    digest_weights(&digest, loader);
+    model->digest = digest_value(&digest);
+    return STATUS_OK;
+}
+
+static enum status lock_memory(const struct model *model)
+{
+    if (mlock(model->memory, model->memory_bytes) != 0) {
+        return status_fail(STATUS_NO_MEMORY, "cannot lock %.1f MiB of weights in memory: %s (see ulimit -l)",
+                           (double)model->memory_bytes / MIB, strerror(errno));
+    }
+    return STATUS_OK;
+}
+
+static enum status load_all(struct loader *loader)
+{
+    TRY(plan(loader));
+    TRY(take_memory(loader));
+    place_tensors(loader);
+    TRY(fill(loader));
+    TRY(finish_rope(loader));
+    if (loader->source->kind->consumed) {
+        loader->source->kind->consumed(loader->source);
+    }
+    return loader->options->mlock ? lock_memory(loader->model) : STATUS_OK;
+}
+
+enum status model_load(struct model_source *source, struct lane *lane,
+                       const struct model_load_options *options, struct model **out)
+{
+    *out = NULL;
+    TRY(model_source_check(source));
+    const struct model_config *config = &source->config;
+    struct model *model = mem_alloc(1, sizeof *model);
+    struct model_block *blocks = mem_alloc((size_t)config->n_layers + 1, sizeof *blocks);
+    struct loader *loader = mem_alloc(1, sizeof *loader);
+    enum status status;
+    if (!model || !blocks || !loader) {
+        mem_free(model);
+        mem_free(blocks);
+        mem_free(loader);
+        return status_fail(STATUS_NO_MEMORY, "no memory for the tables of %d layers", config->n_layers);
+    }
+    const int32_t context = options->context > 0 ? options->context : config->context_len;
+    *model = (struct model){ .config = *config, .backend = lane_backend(lane), .blocks = blocks,
+                             .context = context < config->context_len ? context : config->context_len };
+    loader->source = source;
+    loader->model = model;
+    loader->lane = lane;
+    loader->options = options;
+    status = load_all(loader);
+    mem_free(loader->staging);
+    mem_free(loader->chunk_digests);
+    mem_free(loader->tensors);
+    mem_free(loader);
+    if (status != STATUS_OK) {
+        model_destroy(model);
+        return status;
+    }
+    *out = model;
+    return STATUS_OK;
+}
+
+void model_destroy(struct model *model)
+{
+    if (!model) {
+        return;
+    }
+    if (model->memory) {
+        backend_free(model->backend, model->memory, model->memory_bytes);
+    }
+    mem_free(model->blocks);
+    mem_free(model);
+}
+
+const struct model_config *model_get_config(const struct model *model) { return &model->config; }
+uint64_t model_digest(const struct model *model) { return model->digest; }
+uint64_t model_weight_bytes(const struct model *model) { return model->weight_bytes; }
+uint64_t model_resident_bytes(const struct model *model) { return model->memory_bytes; }

@@ -1,0 +1,84 @@
+/* pass: sizes and places of the buffers, taken once; a pass allocates nothing. */
+#include "model/pass.h"
+
+static size_t align_up(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+/* Cuts pieces off a block; with a NULL block it only adds up. */
+struct cutter { unsigned char *at; size_t bytes; };
+
+static void *cut(struct cutter *cutter, size_t bytes)
+{
+    unsigned char *piece = cutter->at;
+    cutter->bytes += align_up(bytes);
+    cutter->at = piece ? piece + align_up(bytes) : NULL;
+    return piece;
+}
+
+static float *cut_rows(struct cutter *cutter, int32_t n_rows, int32_t n_cols)
+{
+    return cut(cutter, (size_t)n_rows * (size_t)n_cols * sizeof(float));
+}
+
+static void cut_act(struct cutter *cutter, int32_t n_cols, int32_t cap_rows, struct act *act)
+{
+    void *memory = cut(cutter, backend_act_bytes(n_cols, cap_rows));
+    if (memory) {
+        backend_act_init(act, n_cols, cap_rows, memory);
+    }
+}
+
+static size_t place(struct pass_buffers *buffers, const struct model_config *config, unsigned char *memory)
+{
+    struct cutter cutter = { .at = memory };
+    const int32_t rows = buffers->cap_rows;
+    const int32_t q_dim = config->n_heads * config->head_dim;
+    const int32_t kv_dim = config->n_kv_heads * config->head_dim;
+    buffers->x = cut_rows(&cutter, rows, config->dim);
+    cut_act(&cutter, config->dim, rows, &buffers->normed);
+    buffers->q = cut_rows(&cutter, rows, q_dim);
+    buffers->k = cut_rows(&cutter, rows, kv_dim);
+    buffers->v = cut_rows(&cutter, rows, kv_dim);
+    cut_act(&cutter, q_dim, rows, &buffers->attended);
+    buffers->gate = cut_rows(&cutter, rows, config->ffn_dim);
+    buffers->up = cut_rows(&cutter, rows, config->ffn_dim);
+    cut_act(&cutter, config->ffn_dim, rows, &buffers->gated);
+    cut_act(&cutter, config->dim, buffers->cap_logits, &buffers->last);
+    buffers->logits = cut_rows(&cutter, buffers->cap_logits, config->n_vocab);
+    return cutter.bytes;
+}
+
+enum status pass_buffers_create(const struct model *model, int32_t cap_rows, int32_t cap_logits,
+                                struct pass_buffers **out)
+{
+    ASSERT(cap_rows >= 1 && cap_logits >= 1);
+    *out = NULL;
+    struct pass_buffers *buffers = mem_alloc(1, sizeof *buffers);
+    if (!buffers) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for the tables of a pass");
+    }
+    *buffers = (struct pass_buffers){ .backend = model->backend, .cap_rows = cap_rows,
+                                      .cap_logits = cap_logits };
+    buffers->memory_bytes = place(buffers, &model->config, NULL);
+    buffers->memory = backend_alloc(model->backend, buffers->memory_bytes);
+    if (!buffers->memory) {
+        const size_t bytes = buffers->memory_bytes;
+        mem_free(buffers);
+        return status_fail(STATUS_NO_MEMORY, "passes of %d rows with %d rows of logits need %.1f MiB, %.1f MiB are free",
+                           cap_rows, cap_logits, (double)bytes / (1024.0 * 1024.0),
+                           (double)mem_available_bytes() / (1024.0 * 1024.0));
+    }
+    place(buffers, &model->config, buffers->memory);
+    *out = buffers;
+    return STATUS_OK;
+}
+
+void pass_buffers_destroy(struct pass_buffers *buffers)
+{
+    if (buffers) {
+        backend_free(buffers->backend, buffers->memory, buffers->memory_bytes);
+        mem_free(buffers);
+    }
+}
+
+uint64_t pass_buffers_bytes(const struct pass_buffers *buffers) { return buffers->memory_bytes; }
+const float *pass_buffers_logits(const struct pass_buffers *buffers) { return buffers->logits; }

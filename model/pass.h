@@ -1,0 +1,23 @@
+/* pass: the activations of the largest pass a model is asked for. Private to model. */
+#ifndef MODEL_PASS_H
+#define MODEL_PASS_H
+
+#include "model/weights.h"
+
+struct pass_buffers {
+    struct backend *backend;
+    unsigned char *memory;    /* one allocation for all below */
+    size_t memory_bytes;
+    int32_t cap_rows, cap_logits;
+    float *x;                 /* [cap_rows, dim] residual stream */
+    struct act normed;        /* [cap_rows, dim] what q, k, v, gate and up read */
+    float *q;                 /* [cap_rows, n_heads * head_dim] */
+    float *k, *v;             /* [cap_rows, n_kv_heads * head_dim] */
+    struct act attended;      /* [cap_rows, n_heads * head_dim] what o reads */
+    float *gate, *up;         /* [cap_rows, ffn_dim] */
+    struct act gated;         /* [cap_rows, ffn_dim] what down reads */
+    struct act last;          /* [cap_logits, dim] what the head reads */
+    float *logits;            /* [cap_logits, n_vocab] */
+};
+
+#endif

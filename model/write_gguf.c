@@ -1,0 +1,269 @@
+/* write_gguf: any source as a GGUF v3 file that other programs read: llama's metadata keys, rotated
+ * rows permuted as they expect, tensor types unchanged. A failed file is removed. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "model/config.h"
+
+enum { ALIGNMENT = 32, COPY_BYTES = 4 << 20, WRITE_KEY_CAP = MODEL_NAME_CAP + 64 };
+
+/* The header is put together twice: first only counted, then written. Errors stick to `file`. */
+struct writer {
+    FILE *file;
+    uint64_t at, n_keys;
+    const char *architecture;
+};
+
+static void put(struct writer *writer, const void *bytes, size_t n)
+{
+    fwrite(bytes, 1, n, writer->file);
+    writer->at += n;
+}
+
+static void put_u32(struct writer *writer, uint32_t value) { put(writer, &value, sizeof value); }
+static void put_u64(struct writer *writer, uint64_t value) { put(writer, &value, sizeof value); }
+
+static void put_text(struct writer *writer, struct model_text text)
+{
+    put_u64(writer, text.n_bytes);
+    put(writer, text.bytes, text.n_bytes);
+}
+
+static struct model_text text_of(const char *text)
+{
+    return (struct model_text){ text, (uint32_t)strlen(text) };
+}
+
+/* A name beginning with '.' stands under the architecture. */
+static void put_key(struct writer *writer, const char *name, uint32_t type)
+{
+    char key[WRITE_KEY_CAP];
+    snprintf(key, sizeof key, "%s%s", name[0] == '.' ? writer->architecture : "", name);
+    put_text(writer, text_of(key));
+    put_u32(writer, type);
+    writer->n_keys++;
+}
+
+static void put_key_int(struct writer *writer, const char *name, int64_t value)
+{
+    put_key(writer, name, GGUF_UINT32);
+    put_u32(writer, (uint32_t)value);
+}
+
+static void put_key_float(struct writer *writer, const char *name, double value)
+{
+    const float narrow = (float)value;
+    put_key(writer, name, GGUF_FLOAT32);
+    put(writer, &narrow, sizeof narrow);
+}
+
+static void put_key_bool(struct writer *writer, const char *name, bool value)
+{
+    const unsigned char byte = value ? 1 : 0;
+    put_key(writer, name, GGUF_BOOL);
+    put(writer, &byte, 1);
+}
+
+static void put_key_text(struct writer *writer, const char *name, const char *value)
+{
+    put_key(writer, name, GGUF_STRING);
+    put_text(writer, text_of(value));
+}
+
+static void put_key_array(struct writer *writer, const char *name, uint32_t type, int64_t n)
+{
+    put_key(writer, name, GGUF_ARRAY);
+    put_u32(writer, type);
+    put_u64(writer, (uint64_t)n);
+}
+
+static void put_config(struct writer *writer, const struct model_config *config)
+{
+    put_key_text(writer, "general.architecture", config->architecture);
+    put_key_text(writer, "general.name", config->name);
+    put_key_int(writer, "general.alignment", ALIGNMENT);
+    put_key_int(writer, ".context_length", config->context_len);
+    put_key_int(writer, ".embedding_length", config->dim);
+    put_key_int(writer, ".block_count", config->n_layers);
+    put_key_int(writer, ".feed_forward_length", config->ffn_dim);
+    put_key_int(writer, ".attention.head_count", config->n_heads);
+    put_key_int(writer, ".attention.head_count_kv", config->n_kv_heads);
+    put_key_int(writer, ".attention.key_length", config->head_dim);
+    put_key_int(writer, ".attention.value_length", config->head_dim);
+    put_key_float(writer, ".attention.layer_norm_rms_epsilon", (double)config->norm_eps);
+    put_key_int(writer, ".rope.dimension_count", config->rope.dims);
+    put_key_float(writer, ".rope.freq_base", config->rope.base);
+    put_key_int(writer, ".vocab_size", config->n_vocab);
+    if (config->window > 0) {
+        put_key_int(writer, ".attention.sliding_window", config->window);
+    }
+    if (config->rope.scaling == ROPE_SCALING_LINEAR || config->rope.scaling == ROPE_SCALING_YARN) {
+        const bool linear = config->rope.scaling == ROPE_SCALING_LINEAR;
+        put_key_text(writer, ".rope.scaling.type", linear ? "linear" : "yarn");
+        put_key_float(writer, ".rope.scaling.factor", config->rope.factor);
+        put_key_int(writer, ".rope.scaling.original_context_length", config->rope.original_context);
+    }
+}
+
+static void put_vocab(struct writer *writer, const struct model_vocab *vocab)
+{
+    const struct { const char *key; int32_t id; } IDS[] = {
+        { "tokenizer.ggml.bos_token_id", vocab->bos_id }, { "tokenizer.ggml.eos_token_id", vocab->eos_id },
+        { "tokenizer.ggml.unknown_token_id", vocab->unk_id },
+        { "tokenizer.ggml.padding_token_id", vocab->pad_id },
+        { "tokenizer.ggml.eot_token_id", vocab->eot_id },
+    };
+    put_key_text(writer, "tokenizer.ggml.model", vocab->kind);
+    if (vocab->pre[0] != '\0') {
+        put_key_text(writer, "tokenizer.ggml.pre", vocab->pre);
+    }
+    put_key_array(writer, "tokenizer.ggml.tokens", GGUF_STRING, vocab->n_tokens);
+    for (int32_t i = 0; i < vocab->n_tokens; i++) {
+        put_text(writer, vocab->tokens[i]);
+    }
+    if (vocab->scores) {
+        put_key_array(writer, "tokenizer.ggml.scores", GGUF_FLOAT32, vocab->n_tokens);
+        put(writer, vocab->scores, (size_t)vocab->n_tokens * sizeof *vocab->scores);
+    }
+    if (vocab->classes) {
+        put_key_array(writer, "tokenizer.ggml.token_type", GGUF_INT32, vocab->n_tokens);
+        put(writer, vocab->classes, (size_t)vocab->n_tokens * sizeof *vocab->classes);
+    }
+    for (size_t i = 0; i < sizeof IDS / sizeof IDS[0]; i++) {
+        if (IDS[i].id >= 0) {
+            put_key_int(writer, IDS[i].key, IDS[i].id);
+        }
+    }
+    put_key_bool(writer, "tokenizer.ggml.add_bos_token", vocab->add_bos);
+    put_key_bool(writer, "tokenizer.ggml.add_eos_token", vocab->add_eos);
+    put_key_bool(writer, "tokenizer.ggml.add_space_prefix", vocab->add_space_prefix);
+}
+
+static uint64_t aligned(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
+static void put_padding(struct writer *writer)
+{
+    static const unsigned char ZEROS[ALIGNMENT];
+    put(writer, ZEROS, (size_t)(aligned(writer->at) - writer->at));
+}
+
+static void put_tensor_infos(struct writer *writer, const struct model_source *source)
+{
+    uint64_t offset = 0;
+    for (int64_t i = 0; i < source->n_tensors; i++) {
+        const struct model_tensor_info *info = &source->tensors[i];
+        put_text(writer, text_of(info->name));
+        put_u32(writer, (uint32_t)info->n_dims);
+        for (int32_t d = 0; d < info->n_dims; d++) {
+            put_u64(writer, (uint64_t)info->dims[d]);
+        }
+        put_u32(writer, info->type);
+        put_u64(writer, offset);
+        offset += aligned(info->bytes);
+    }
+    put_padding(writer);
+}
+
+static void put_header(struct writer *writer, const struct model_source *source)
+{
+    put(writer, "GGUF", 4);
+    put_u32(writer, 3);
+    put_u64(writer, (uint64_t)source->n_tensors);
+    const long count_at = ftell(writer->file);
+    put_u64(writer, 0);
+    put_config(writer, &source->config);
+    if (source->has_vocab) {
+        put_vocab(writer, &source->vocab);
+    }
+    put_tensor_infos(writer, source);
+    /* now the number of keys is known */
+    fseek(writer->file, count_at, SEEK_SET);
+    fwrite(&writer->n_keys, sizeof writer->n_keys, 1, writer->file);
+    fseek(writer->file, 0, SEEK_END);
+}
+
+struct write_job {
+    struct model_source *source;
+    struct writer *writer;
+    unsigned char *buffer; /* [COPY_BYTES], or one row where a row is longer */
+    void (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
+    uint64_t done;
+};
+
+static enum status put_tensor(struct write_job *job, int64_t tensor_idx)
+{
+    const struct model_tensor_info *info = &job->source->tensors[tensor_idx];
+    const uint64_t row_bytes = source_row_bytes(info);
+    const int64_t n_rows = source_n_rows(info);
+    const int64_t step = row_bytes < COPY_BYTES ? (int64_t)(COPY_BYTES / row_bytes) : 1;
+    for (int64_t row = 0; row < n_rows; row += step) {
+        const int64_t n = n_rows - row < step ? n_rows - row : step;
+        TRY(model_source_read(job->source, tensor_idx, row, n, job->buffer));
+        put(job->writer, job->buffer, (size_t)((uint64_t)n * row_bytes));
+        job->done += (uint64_t)n * row_bytes;
+        if (job->progress) {
+            job->progress(job->user, job->done, job->source->total_bytes);
+        }
+        if (ferror(job->writer->file)) {
+            return STATUS_IO;
+        }
+    }
+    put_padding(job->writer);
+    return STATUS_OK;
+}
+
+static size_t longest_row(const struct model_source *source)
+{
+    uint64_t longest = COPY_BYTES;
+    for (int64_t i = 0; i < source->n_tensors; i++) {
+        const uint64_t bytes = source_row_bytes(&source->tensors[i]);
+        longest = bytes > longest ? bytes : longest;
+    }
+    return (size_t)longest;
+}
+
+static enum status write_all(struct write_job *job, const char *path)
+{
+    enum status status = STATUS_OK;
+    put_header(job->writer, job->source);
+    for (int64_t i = 0; i < job->source->n_tensors && status == STATUS_OK; i++) {
+        status = put_tensor(job, i);
+    }
+    const int write_error = ferror(job->writer->file) ? errno : 0;
+    if (fclose(job->writer->file) != 0 || write_error != 0) {
+        status = status_fail(STATUS_IO, "cannot write %s: %s", path,
+                             strerror(write_error != 0 ? write_error : errno));
+    }
+    if (status != STATUS_OK) {
+        unlink(path);
+    }
+    return status;
+}
+
+enum status model_source_write_gguf(struct model_source *source, const char *path,
+                                    void (*progress)(void *user, uint64_t done, uint64_t total),
+                                    void *user)
+{
+    TRY(model_source_check(source));
+    ASSERT(source->config.permuted_qk); /* all sources there are hold rotated rows as GGUFs do */
+    struct writer writer = { .architecture = source->config.architecture };
+    struct write_job job = { .source = source, .writer = &writer, .progress = progress, .user = user };
+    job.buffer = mem_alloc(longest_row(source), 1);
+    if (!job.buffer) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for a copy buffer of %zu bytes",
+                           longest_row(source));
+    }
+    enum status status;
+    writer.file = fopen(path, "wb");
+    if (!writer.file) {
+        status = status_fail(STATUS_IO, "cannot write %s: %s", path, strerror(errno));
+    } else {
+        status = write_all(&job, path);
+    }
+    mem_free(job.buffer);
+    return status;
+}
