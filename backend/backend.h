@@ -22,7 +22,7 @@ enum {
     SEGMENT_ELEMS = 256,   /* a chain of fma is restarted here */
     SUM_GROUPS = 8,        /* segment sums add up in this many groups */
     QUANT_BLOCK = 32,      /* elements that share an activation scale */
-    TILE_OUTPUTS = 16,     /* output rows interleaved in repacked weights */
+    TILE_OUTPUTS = 32,     /* output rows interleaved in repacked weights */
     KV_BLOCK_SLOTS = 16    /* slots interleaved in a K block; a page is a multiple of it */
 };
 
@@ -99,7 +99,7 @@ void lane_pin_caller(const struct lane *lane);
 int64_t lane_busy_ns(const struct lane *lane);
 
 /* ---- weights ---- */
-/* A linear layer's matrix, repacked into tiles of 16 interleaved output rows (layout:
+/* A linear layer's matrix, repacked into tiles of 32 interleaved output rows (layout:
  * backend/cpu/tile.h). A value; `data` belongs to whoever made it with backend_alloc. */
 struct weight {
     enum tensor_type type;
@@ -108,8 +108,8 @@ struct weight {
 };
 /* 0 when type, n_out, n_in cannot be (n_in no multiple of the block, not native). 64-byte multiple. */
 size_t backend_weight_bytes(enum tensor_type type, int64_t n_out, int64_t n_in);
-/* Repacks rows first_out.. of file-format data; row_stride_bytes apart. first_out is a multiple of 16;
- * n_rows a multiple of 16 unless it reaches n_out. Disjoint calls may run in parallel. */
+/* Repacks rows first_out.. of file-format data; row_stride_bytes apart. first_out is a multiple of
+ * TILE_OUTPUTS, and so is n_rows unless it reaches n_out. Disjoint calls may run in parallel. */
 void backend_weight_fill(const struct weight *weight, int32_t first_out, int32_t n_rows,
                          const void *rows, size_t row_stride_bytes);
 /* The inverse, for one row: file-format bytes of row `out_idx`. */

@@ -10,12 +10,12 @@
 #include "backend/backend.h"
 #include "backend/cpu/tile.h"
 
-/* Linear: one tile of 16 outputs for up to LINEAR_MAX_PANELS panels of rows. */
+/* Linear: one tile of 32 outputs for up to LINEAR_MAX_PANELS panels of rows. */
 enum { LINEAR_MAX_PANELS = 8, LINEAR_MAX_ROWS = LINEAR_MAX_PANELS * PANEL_ROWS };
 struct linear_job {
     enum tensor_type type;
     const unsigned char *tile; /* the tile's first byte */
-    int32_t n_in, n_valid;     /* n_valid: outputs that exist, 1..16 */
+    int32_t n_in, n_valid;     /* n_valid: outputs that exist, 1..32 */
     int32_t first_row, n_rows; /* first_row a multiple of 8; n_rows <= LINEAR_MAX_ROWS */
     int32_t act_rows;          /* rows in x: decides the shape of its last panel */
     const struct act *x;

@@ -41,10 +41,10 @@ static int32_t block_dot(enum tensor_type type, const unsigned char *codes, int3
     int32_t dot = 0;
     for (int32_t i = 0; i < QUANT_BLOCK; i++) {
         if (type == TENSOR_Q8_0) {
-            dot += (codes[(i / 4) * 64 + lane * 4 + i % 4] - 128) * x[i];
+            dot += (codes[(i / 4) * TILE_GROUP_BYTES + lane * 4 + i % 4] - 128) * x[i];
         } else {
             const int32_t j = i % 16;
-            const int32_t byte = codes[(j / 4) * 64 + lane * 4 + j % 4];
+            const int32_t byte = codes[(j / 4) * TILE_GROUP_BYTES + lane * 4 + j % 4];
             dot += ((i < 16 ? byte & 15 : byte >> 4) - 8) * x[i];
         }
     }
@@ -56,17 +56,15 @@ static float segment_quantised(const struct element *e, int32_t segment)
     const struct linear_job *job = e->job;
     const int32_t n_blocks = job->n_in / QUANT_BLOCK, first = segment * SEGMENT_BLOCKS;
     const int32_t here = n_blocks - first < SEGMENT_BLOCKS ? n_blocks - first : SEGMENT_BLOCKS;
-    const unsigned char *base =
-        job->tile + (size_t)segment * tile_segment_bytes(job->type, SEGMENT_BLOCKS);
-    const unsigned char *codes = base + tile_scales_bytes(here);
+    const unsigned char *block = job->tile + (size_t)first * tile_block_bytes(job->type);
     unsigned char *panel = tile_panel(job->x, e->row / PANEL_ROWS);
     const int32_t m = tile_panel_rows(job->act_rows, e->row / PANEL_ROWS), r = e->row % PANEL_ROWS;
     float acc = 0.0f;
-    for (int32_t b = 0; b < here; b++) {
+    for (int32_t b = 0; b < here; b++, block += tile_block_bytes(job->type)) {
         uint16_t half;
-        memcpy(&half, base + ((size_t)b * TILE_OUTPUTS + (size_t)e->lane) * 2, 2);
-        const int32_t dot = block_dot(job->type, codes + (size_t)b * tile_codes_bytes(job->type),
-                                      e->lane, tile_act_codes(panel, m, first + b, r));
+        memcpy(&half, block + (size_t)e->lane * 2, 2);
+        const int32_t dot = block_dot(job->type, block + TILE_SCALE_BYTES, e->lane,
+                                      tile_act_codes(panel, m, first + b, r));
         const float scale = mathx_f16_to_f32(half) * *tile_act_scale(panel, m, first + b, r);
         acc = mathx_fma((float)dot, scale, acc);
     }

@@ -1,16 +1,18 @@
 /* tile: how weights and activations lie in memory on a CPU. Private to backend/cpu.
  *
- * Weights: tiles of 16 output rows, tile after tile, one stream to read. Within a tile, segments of
- * 256 inputs ascending; within a quantised segment of B <= 8 blocks of 32:
+ * Weights: tiles of 32 output rows (two AVX-512 registers: every activation that is broadcast serves
+ * both), tile after tile. A quantised tile is its blocks of 32 inputs in ascending order, each
  *
- *     [B][16] f16 scales, padded to 64 bytes | [B][codes of 16 outputs x 32 inputs]
+ *     [32] f16 scales | [codes of 32 outputs x 32 inputs]
  *
- *   Q8_0 codes of a block: 8 groups of 64 bytes; group i = 16 outputs x inputs 4i..4i+3, each byte
- *        the file's code + 128 (unsigned: what the dot-product instructions want on one side)
- *   Q4_0 codes of a block: 4 groups of 64 bytes; group i = 16 outputs x file bytes 4i..4i+3, so the
- *        low nibbles are inputs 4i..4i+3 and the high ones inputs 16+4i..16+4i+3, code + 8
+ *   Q8_0 codes: 8 groups of 128 bytes; group i = 32 outputs x inputs 4i..4i+3, each byte the file's
+ *        code + 128 (unsigned: what the dot-product instructions want on one side)
+ *   Q4_0 codes: 4 groups of 128 bytes; group i = 32 outputs x file bytes 4i..4i+3, so the low nibbles
+ *        are inputs 4i..4i+3 and the high ones inputs 16+4i..16+4i+3, code + 8
  *
- * and in a float tile [n_in][16] elements. Outputs past n_out in the last tile are zero weights.
+ * so that a pass reads one strictly ascending stream of cache lines, which is what hardware
+ * prefetchers follow (scales apart from codes cost a third of the bandwidth: docs/SPEED.md). A float
+ * tile is [n_in][32] elements. Outputs past n_out in the last tile are zero weights.
  *
  * Activations: panels of up to 8 rows. With M rows in a panel, block b of 32 columns is
  *

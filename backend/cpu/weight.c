@@ -1,4 +1,4 @@
-/* weight: matrices from file order (row after row) into tiles of 16 interleaved outputs, and back. */
+/* weight: matrices from file order (row after row) into tiles of 32 interleaved outputs, and back. */
 #include <string.h>
 
 #include "backend/cpu/linear.h"
@@ -17,10 +17,7 @@ size_t weight_tile_bytes(enum tensor_type type, int32_t n_in)
     if (!is_quantised(type)) {
         return ((size_t)n_in * TILE_OUTPUTS * element_bytes(type) + 63) & ~(size_t)63;
     }
-    const int32_t n_blocks = n_in / QUANT_BLOCK;
-    const int32_t rest = n_blocks % SEGMENT_BLOCKS;
-    return (size_t)(n_blocks / SEGMENT_BLOCKS) * tile_segment_bytes(type, SEGMENT_BLOCKS) +
-           (rest > 0 ? tile_segment_bytes(type, rest) : 0);
+    return (size_t)(n_in / QUANT_BLOCK) * tile_block_bytes(type);
 }
 
 size_t backend_weight_bytes(enum tensor_type type, int64_t n_out, int64_t n_in)
@@ -65,44 +62,31 @@ static void fill_float(unsigned char *tile, enum tensor_type type, int32_t n_in,
 }
 
 /* One block of one output: 2 scale bytes and 16 or 32 code bytes, in groups of four. */
-static void fill_block(unsigned char *scale, unsigned char *codes, int32_t n_groups, int32_t lane,
-                       uint32_t flip, const unsigned char *block)
+static void fill_block(unsigned char *block, int32_t n_groups, int32_t lane, uint32_t flip,
+                       const unsigned char *from)
 {
-    memcpy(scale + (size_t)lane * 2, block, 2);
+    memcpy(block + (size_t)lane * 2, from, 2);
     for (int32_t i = 0; i < n_groups; i++) {
         uint32_t word;
-        memcpy(&word, block + 2 + i * 4, 4);
+        memcpy(&word, from + 2 + i * 4, 4);
         word ^= flip; /* Q8_0: signed → unsigned by + 128 */
-        memcpy(codes + i * 64 + lane * 4, &word, 4);
+        memcpy(block + TILE_SCALE_BYTES + i * TILE_GROUP_BYTES + lane * 4, &word, 4);
     }
 }
 
 static void fill_quantised(unsigned char *tile, enum tensor_type type, int32_t n_in, int32_t n_valid,
                            const unsigned char *rows, size_t row_stride_bytes)
 {
-    const int32_t n_blocks = n_in / QUANT_BLOCK;
-    const size_t block_bytes = type == TENSOR_Q4_0 ? 18 : 34;
     const int32_t n_groups = type == TENSOR_Q4_0 ? 4 : 8;
+    const size_t file_bytes = type == TENSOR_Q4_0 ? 18 : 34;
     const uint32_t flip = type == TENSOR_Q4_0 ? 0 : 0x80808080u;
-    for (int32_t first = 0; first < n_blocks; first += SEGMENT_BLOCKS) {
-        const int32_t here = n_blocks - first < SEGMENT_BLOCKS ? n_blocks - first : SEGMENT_BLOCKS;
-        unsigned char *codes = tile + tile_scales_bytes(here);
-        for (int32_t b = 0; b < here; b++) {
-            for (int32_t lane = 0; lane < n_valid; lane++) {
-                fill_block(tile + (size_t)b * TILE_OUTPUTS * 2,
-                           codes + (size_t)b * tile_codes_bytes(type), n_groups, lane, flip,
-                           rows + (size_t)lane * row_stride_bytes + (size_t)(first + b) * block_bytes);
-            }
+    for (int32_t b = 0; b < n_in / QUANT_BLOCK; b++) {
+        for (int32_t lane = 0; lane < n_valid; lane++) {
+            fill_block(tile, n_groups, lane, flip,
+                       rows + (size_t)lane * row_stride_bytes + (size_t)b * file_bytes);
         }
-        tile += tile_segment_bytes(type, here);
+        tile += tile_block_bytes(type);
     }
-}
-
-/* Outputs that do not exist: scale 0 and, for Q8_0 and Q4_0, the codes that stand for 0. */
-static void clear_tile(unsigned char *tile, const struct weight *weight)
-{
-    const size_t bytes = weight_tile_bytes(weight->type, weight->n_in);
-    memset(tile, 0, bytes);
 }
 
 void backend_weight_fill(const struct weight *weight, int32_t first_out, int32_t n_rows,
@@ -117,7 +101,7 @@ void backend_weight_fill(const struct weight *weight, int32_t first_out, int32_t
         const unsigned char *from = (const unsigned char *)rows + (size_t)done * row_stride_bytes;
         const int32_t n_valid = n_rows - done < TILE_OUTPUTS ? n_rows - done : TILE_OUTPUTS;
         if (n_valid < TILE_OUTPUTS) {
-            clear_tile(tile, weight);
+            memset(tile, 0, tile_bytes); /* outputs that do not exist: scale 0 */
         }
         if (is_quantised(weight->type)) {
             fill_quantised(tile, weight->type, weight->n_in, n_valid, from, row_stride_bytes);
@@ -134,23 +118,17 @@ void backend_weight_fill(const struct weight *weight, int32_t first_out, int32_t
 static void row_quantised(const unsigned char *tile, enum tensor_type type, int32_t n_in, int32_t lane,
                           unsigned char *row)
 {
-    const int32_t n_blocks = n_in / QUANT_BLOCK, n_groups = type == TENSOR_Q4_0 ? 4 : 8;
+    const int32_t n_groups = type == TENSOR_Q4_0 ? 4 : 8;
     const uint32_t flip = type == TENSOR_Q4_0 ? 0 : 0x80808080u;
-    for (int32_t first = 0; first < n_blocks; first += SEGMENT_BLOCKS) {
-        const int32_t here = n_blocks - first < SEGMENT_BLOCKS ? n_blocks - first : SEGMENT_BLOCKS;
-        const unsigned char *codes = tile + tile_scales_bytes(here);
-        for (int32_t b = 0; b < here; b++) {
-            memcpy(row, tile + ((size_t)b * TILE_OUTPUTS + (size_t)lane) * 2, 2);
-            row += 2;
-            for (int32_t i = 0; i < n_groups; i++) {
-                uint32_t word;
-                memcpy(&word, codes + (size_t)b * tile_codes_bytes(type) + i * 64 + lane * 4, 4);
-                word ^= flip;
-                memcpy(row, &word, 4);
-                row += 4;
-            }
+    for (int32_t b = 0; b < n_in / QUANT_BLOCK; b++, tile += tile_block_bytes(type)) {
+        memcpy(row, tile + (size_t)lane * 2, 2);
+        row += 2;
+        for (int32_t i = 0; i < n_groups; i++, row += 4) {
+            uint32_t word;
+            memcpy(&word, tile + TILE_SCALE_BYTES + i * TILE_GROUP_BYTES + lane * 4, 4);
+            word ^= flip;
+            memcpy(row, &word, 4);
         }
-        tile += tile_segment_bytes(type, here);
     }
 }
 
