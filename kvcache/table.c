@@ -156,11 +156,10 @@ enum status kv_table_prepare_write(struct kv_table *table, int32_t first, int32_
             const uint32_t fresh = kv_page_take(pool);
             copies[(*n_copies)++] = (struct kv_copy){.src = table->pages[i], .dst = fresh};
             table->pages[i] = fresh;
+            /* Even if only the tree keeps the source now, it is the youngest there: the pages still
+             * to be taken here are found before it, so no source becomes a destination. */
+            kv_page_release(pool, copies[*n_copies - 1].src);
         }
-    }
-    /* Only now: a source let go earlier could be evicted to become the next destination. */
-    for (int32_t i = *n_copies - 1; i >= 0; i--) {
-        kv_page_release(pool, copies[i].src);
     }
     return STATUS_OK;
 }
