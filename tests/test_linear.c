@@ -1,0 +1,276 @@
+/* linear layers: every instruction set gives the definition's bits, whatever rows, threads and shapes;
+ * repacked weights give back the file's rows; and the definition itself is right to rounding.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "backend/cpu/cpu.h"
+
+static const enum tensor_type types[] = { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0,
+                                          TENSOR_Q4_0 };
+enum { N_TYPES = sizeof types / sizeof *types, MAX_TEST_ROWS = 72 };
+
+struct bench {
+    struct backend *backend;
+    struct lane *lane;
+    struct weight weight;
+    struct act act;
+    unsigned char *file_rows; /* [n_out] in file format */
+    void *act_memory;
+    float *x;                 /* [MAX_TEST_ROWS, n_in] */
+};
+
+static uint64_t state;
+static float next_float(void)
+{
+    state = rng_mix64(state);
+    return (float)((double)(state >> 11) / 9007199254740992.0 * 2 - 1);
+}
+
+static size_t row_bytes(enum tensor_type type, int32_t n_in)
+{
+    const struct tensor_type_info *info = tensor_type_info((uint32_t)type);
+    return (size_t)n_in / info->block_elems * info->block_bytes;
+}
+
+static void make_weight(struct bench *b, enum tensor_type type, int32_t n_out, int32_t n_in)
+{
+    float *row = mem_alloc((size_t)n_in, sizeof *row);
+    const size_t bytes = backend_weight_bytes(type, n_out, n_in);
+    assert_true(bytes > 0);
+    b->file_rows = mem_alloc((size_t)n_out, row_bytes(type, n_in));
+    for (int32_t o = 0; o < n_out; o++) {
+        for (int32_t i = 0; i < n_in; i++) {
+            row[i] = next_float();
+        }
+        tensor_row_from_f32(type, row, n_in, b->file_rows + (size_t)o * row_bytes(type, n_in));
+    }
+    if (type == TENSOR_Q8_0) { /* the one code whose magnitude has no positive twin */
+        b->file_rows[2] = 0x80;
+    }
+    b->weight = (struct weight){ .type = type, .n_out = n_out, .n_in = n_in,
+                                 .data = mem_alloc(1, bytes) };
+    backend_weight_fill(&b->weight, 0, n_out, b->file_rows, row_bytes(type, n_in));
+    mem_free(row);
+}
+
+static void bench_init(struct bench *b, const char *isa, int n_workers, enum tensor_type type,
+                       int32_t n_out, int32_t n_in)
+{
+    memset(b, 0, sizeof *b);
+    state = 42;
+    assert_int_equal(backend_create("cpu", isa, &b->backend), STATUS_OK);
+    const struct lane_options options = { .n_workers = n_workers, .caller_is_worker = true };
+    assert_int_equal(lane_create(b->backend, &options, &b->lane), STATUS_OK);
+    make_weight(b, type, n_out, n_in);
+    b->act_memory = mem_alloc(1, backend_act_bytes(n_in, MAX_TEST_ROWS));
+    backend_act_init(&b->act, n_in, MAX_TEST_ROWS, b->act_memory);
+    b->x = mem_alloc((size_t)MAX_TEST_ROWS * (size_t)n_in, sizeof(float));
+    for (size_t i = 0; i < (size_t)MAX_TEST_ROWS * (size_t)n_in; i++) {
+        b->x[i] = next_float() * 3;
+    }
+}
+
+static void bench_deinit(struct bench *b)
+{
+    lane_destroy(b->lane);
+    backend_destroy(b->backend);
+    mem_free(b->weight.data);
+    mem_free(b->file_rows);
+    mem_free(b->act_memory);
+    mem_free(b->x);
+}
+
+/* out = W x of rows [first, first + n), computed as one pass */
+static void run(struct bench *b, int32_t first, int32_t n, const float *add, const float *bias,
+                float *out)
+{
+    const size_t n_in = (size_t)b->weight.n_in;
+    memcpy(b->act.f32, b->x + (size_t)first * n_in, (size_t)n * n_in * sizeof(float));
+    if (backend_act_kind(b->weight.type) == ACT_Q8) {
+        backend_quantize(b->lane, &(struct op_quantize){ .act = &b->act, .n_rows = n });
+    }
+    struct op_linear op = { .n_parts = 1, .x = &b->act, .n_rows = n };
+    op.part[0].weight = &b->weight;
+    op.part[0].out = out;
+    op.part[0].add = add;
+    op.part[0].bias = bias;
+    backend_linear(b->lane, &op);
+    const uint64_t last = lane_submit(b->lane, NULL, NULL, 0, 0);
+    lane_wait(b->lane, last);
+}
+
+static int has_isa(const char *isa)
+{
+    struct backend *backend;
+    const int has = backend_create("cpu", isa, &backend) == STATUS_OK;
+    if (has) {
+        backend_destroy(backend);
+    } else {
+        print_message("skipped: this machine lacks %s\n", isa);
+    }
+    return has;
+}
+
+/* shapes: odd block counts, cut tiles, more segments than groups */
+static const struct { int32_t n_out, n_in; } shapes[] = {
+    { 1, 32 }, { 31, 64 }, { 33, 288 }, { 64, 256 }, { 50, 768 }, { 40, 2336 }, { 32, 4128 },
+};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+
+static void test_isa_parity(void **unused)
+{
+    (void)unused;
+    for (int v = 0; v < 2; v++) {
+        const char *isa = v == 0 ? "avx2" : "avx512";
+        for (int t = 0; has_isa(isa) && t < N_TYPES; t++) {
+            for (int s = 0; s < N_SHAPES; s++) {
+                struct bench a, b;
+                bench_init(&a, "scalar", 1, types[t], shapes[s].n_out, shapes[s].n_in);
+                bench_init(&b, isa, 1, types[t], shapes[s].n_out, shapes[s].n_in);
+                const size_t n = (size_t)shapes[s].n_out * 17;
+                float *want = mem_alloc(n, 4), *got = mem_alloc(n, 4);
+                for (int32_t rows = 1; rows <= 17; rows++) {
+                    memset(got, 0xff, n * 4);
+                    memset(want, 0xff, n * 4);
+                    run(&a, 0, rows, NULL, NULL, want);
+                    run(&b, 0, rows, NULL, NULL, got);
+                    assert_memory_equal(want, got, n * 4);
+                }
+                mem_free(want);
+                mem_free(got);
+                bench_deinit(&a);
+                bench_deinit(&b);
+            }
+        }
+    }
+}
+
+/* Row i alone equals row i among 72, on one worker and on three. */
+static void test_rows_and_workers(void **unused)
+{
+    (void)unused;
+    for (int t = 0; t < N_TYPES; t++) {
+        struct bench a, b;
+        bench_init(&a, NULL, 1, types[t], 200, 800);
+        bench_init(&b, NULL, 3, types[t], 200, 800);
+        float *all = mem_alloc(200 * MAX_TEST_ROWS, 4), one[200];
+        run(&b, 0, MAX_TEST_ROWS, NULL, NULL, all);
+        for (int32_t i = 0; i < MAX_TEST_ROWS; i++) {
+            run(&a, i, 1, NULL, NULL, one);
+            assert_memory_equal(one, all + (size_t)i * 200, sizeof one);
+        }
+        mem_free(all);
+        bench_deinit(&a);
+        bench_deinit(&b);
+    }
+}
+
+static void test_bias_and_add(void **unused)
+{
+    (void)unused;
+    struct bench b;
+    bench_init(&b, NULL, 1, TENSOR_Q8_0, 45, 96);
+    float plain[45 * 3], got[45 * 3], add[45 * 3], bias[45];
+    for (int i = 0; i < 45 * 3; i++) {
+        add[i] = next_float();
+        bias[i % 45] = next_float();
+    }
+    run(&b, 0, 3, NULL, NULL, plain);
+    run(&b, 0, 3, add, bias, got);
+    for (int i = 0; i < 45 * 3; i++) {
+        assert_true(got[i] == (plain[i] + bias[i % 45]) + add[i]);
+    }
+    memcpy(got, add, sizeof got); /* out == add: the residual stream is updated in place */
+    run(&b, 0, 3, got, NULL, got);
+    for (int i = 0; i < 45 * 3; i++) {
+        assert_true(got[i] == plain[i] + add[i]);
+    }
+    bench_deinit(&b);
+}
+
+static void test_repack_round_trip(void **unused)
+{
+    (void)unused;
+    for (int t = 0; t < N_TYPES; t++) {
+        struct bench b;
+        bench_init(&b, NULL, 1, types[t], 70, 320);
+        const size_t bytes = row_bytes(types[t], 320);
+        unsigned char *row = mem_alloc(1, bytes);
+        for (int32_t o = 0; o < 70; o++) {
+            backend_weight_row(&b.weight, o, row);
+            assert_memory_equal(row, b.file_rows + (size_t)o * bytes, bytes);
+        }
+        mem_free(row);
+        bench_deinit(&b);
+    }
+}
+
+/* The definition against double arithmetic on the dequantised weights. */
+static void test_definition(void **unused)
+{
+    (void)unused;
+    for (int t = 0; t < N_TYPES; t++) {
+        struct bench b;
+        bench_init(&b, "scalar", 1, types[t], 33, 2336);
+        float got[33], w[2336];
+        run(&b, 0, 1, NULL, NULL, got);
+        for (int o = 0; o < 33; o++) {
+            tensor_row_to_f32(types[t], b.file_rows + (size_t)o * row_bytes(types[t], 2336), 2336, w);
+            double want = 0;
+            for (int i = 0; i < 2336; i++) {
+                want += (double)w[i] * (double)b.x[i];
+            }
+            const double tolerance = backend_act_kind(types[t]) == ACT_Q8 ? 0.6 : 1e-4;
+            assert_true(fabs((double)got[o] - want) < tolerance);
+        }
+        bench_deinit(&b);
+    }
+}
+
+/* One chain over all segments must give other bits: else the parity tests prove nothing. */
+static void test_planted_split_is_seen(void **unused)
+{
+    (void)unused;
+    struct bench b;
+    bench_init(&b, "scalar", 1, TENSOR_F32, 32, 2336);
+    float got[32];
+    int differ = 0;
+    run(&b, 0, 1, NULL, NULL, got);
+    for (int o = 0; o < 32; o++) {
+        float chain = 0, w[2336];
+        memcpy(w, b.file_rows + (size_t)o * sizeof w, sizeof w);
+        for (int i = 0; i < 2336; i++) {
+            chain = mathx_fma(w[i], b.x[i], chain);
+        }
+        differ += memcmp(&chain, &got[o], 4) != 0;
+    }
+    assert_true(differ > 0);
+    bench_deinit(&b);
+}
+
+static void test_impossible_shapes(void **unused)
+{
+    (void)unused;
+    assert_int_equal(backend_weight_bytes(TENSOR_Q8_0, 10, 33), 0);
+    assert_int_equal(backend_weight_bytes(TENSOR_Q8_0, 0, 32), 0);
+    assert_int_equal(backend_weight_bytes(TENSOR_Q8_0, INT64_MAX, 32), 0);
+    assert_int_equal(backend_weight_bytes(TENSOR_F32, 4, -1), 0);
+    assert_int_equal(backend_weight_bytes((enum tensor_type)10, 32, 256), 0); /* known, not native */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_isa_parity),       cmocka_unit_test(test_rows_and_workers),
+        cmocka_unit_test(test_bias_and_add),     cmocka_unit_test(test_repack_round_trip),
+        cmocka_unit_test(test_definition),       cmocka_unit_test(test_planted_split_is_seen),
+        cmocka_unit_test(test_impossible_shapes),
+    };
+    return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
+}
