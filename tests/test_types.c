@@ -1,0 +1,188 @@
+/* Element types: names and sizes, and the native ones against blocks that another program made. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "backend/backend.h"
+#include "tests/golden.h"
+
+static const enum tensor_type natives[] = { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0,
+                                            TENSOR_Q4_0 };
+enum { N_NATIVES = sizeof natives / sizeof natives[0] };
+
+static void names_and_numbers(void **state)
+{
+    (void)state;
+    int n_known = 0, n_native = 0;
+    for (uint32_t number = 0; number < 64; number++) {
+        const struct tensor_type_info *info = tensor_type_info(number);
+        if (info) {
+            n_known++;
+            n_native += info->native;
+            assert_int_equal(info->number, number);
+            assert_ptr_equal(tensor_type_by_name(info->name), info);
+            assert_true(info->block_elems == 1 || info->block_elems == 32 || info->block_elems == 256);
+        }
+    }
+    assert_int_equal(n_known, 38);
+    assert_int_equal(n_native, N_NATIVES);
+    assert_null(tensor_type_info(4)); /* never given out again */
+    assert_null(tensor_type_info(5));
+    assert_null(tensor_type_info(40));
+    assert_null(tensor_type_info(UINT32_MAX));
+    assert_null(tensor_type_by_name("Q9_9"));
+    assert_null(tensor_type_by_name(""));
+    assert_ptr_equal(tensor_type_by_name("q4_k"), tensor_type_info(12));
+    assert_int_equal(tensor_type_by_name("mxfp4")->block_bytes, 17);
+}
+
+/* "NAME": { "ggml_type": n, "block_elements": n, "block_bytes": n, ... of the manifest */
+static void sizes_agree_with_the_manifest(void **state)
+{
+    (void)state;
+    golden_or_skip();
+    size_t n_bytes;
+    char *manifest = (char *)golden_read("golden/quant/MANIFEST.json", &n_bytes);
+    assert_non_null(manifest);
+    int n_seen = 0;
+    for (char *at = strstr(manifest, "\"ggml_type\":"); at; at = strstr(at + 1, "\"ggml_type\":")) {
+        char *end_of_name = at;
+        while (end_of_name > manifest && *end_of_name != '{') {
+            end_of_name--;
+        }
+        while (end_of_name > manifest && *end_of_name != '"') {
+            end_of_name--;
+        }
+        char *name = end_of_name;
+        while (name > manifest && name[-1] != '"') {
+            name--;
+        }
+        char found[32];
+        snprintf(found, sizeof found, "%.*s", (int)(end_of_name - name), name);
+        const struct tensor_type_info *info = tensor_type_by_name(found);
+        assert_non_null(info);
+        assert_int_equal(info->number, strtol(at + 12, NULL, 10));
+        assert_int_equal(info->block_elems,
+                         strtol(strstr(at, "\"block_elements\":") + 17, NULL, 10));
+        assert_int_equal(info->block_bytes, strtol(strstr(at, "\"block_bytes\":") + 14, NULL, 10));
+        n_seen++;
+    }
+    assert_true(n_seen > 20);
+    golden_free(manifest);
+}
+
+static unsigned char *read_golden(const char *name, const char *suffix, size_t *n_bytes)
+{
+    char path[96];
+    snprintf(path, sizeof path, "golden/quant/%s.%s", name, suffix);
+    unsigned char *bytes = golden_read(path, n_bytes);
+    assert_non_null(bytes);
+    return bytes;
+}
+
+static void blocks_stand_for_the_golden_floats(void **state)
+{
+    (void)state;
+    golden_or_skip();
+    for (int t = 1; t < N_NATIVES; t++) {
+        const struct tensor_type_info *info = tensor_type_info(natives[t]);
+        size_t n_blocks_bytes, n_float_bytes;
+        unsigned char *blocks = read_golden(info->name, "blocks", &n_blocks_bytes);
+        unsigned char *floats = read_golden(info->name, "f32", &n_float_bytes);
+        const size_t n = n_blocks_bytes / info->block_bytes * info->block_elems;
+        assert_true(n > 0 && n * sizeof(float) == n_float_bytes);
+        float *out = mem_alloc(n, sizeof *out);
+        tensor_row_to_f32(natives[t], blocks, (int64_t)n, out);
+        assert_memory_equal(out, floats, n_float_bytes);
+        mem_free(out);
+        golden_free(floats);
+        golden_free(blocks);
+    }
+}
+
+static void quantising_gives_the_golden_blocks(void **state)
+{
+    (void)state;
+    golden_or_skip();
+    size_t n;
+    float *x = golden_read_floats("golden/quant/x.f32", &n);
+    assert_non_null(x);
+    for (int t = 1; t < N_NATIVES; t++) {
+        const struct tensor_type_info *info = tensor_type_info(natives[t]);
+        size_t n_bytes;
+        unsigned char *blocks = read_golden(info->name, "blocks", &n_bytes);
+        assert_int_equal(n / info->block_elems * info->block_bytes, n_bytes);
+        unsigned char *made = mem_alloc(n_bytes, 1);
+        tensor_row_from_f32(natives[t], x, (int64_t)n, made);
+        assert_memory_equal(made, blocks, n_bytes);
+        mem_free(made);
+        golden_free(blocks);
+    }
+    golden_free(x);
+}
+
+/* Halves and brain floats that were floats come back; every half is one. */
+static void sixteen_bits_come_back(void **state)
+{
+    static const enum tensor_type types[] = { TENSOR_F16, TENSOR_BF16 };
+    (void)state;
+    for (uint32_t bits = 0; bits < 0x10000u; bits++) {
+        for (int t = 0; t < 2; t++) {
+            const uint16_t in = (uint16_t)bits;
+            uint16_t out;
+            float value;
+            tensor_row_to_f32(types[t], &in, 1, &value);
+            tensor_row_from_f32(types[t], &value, 1, &out);
+            assert_true(isnan(value) ? (out & 0x7c00u) == 0x7c00u : out == in);
+        }
+    }
+}
+
+static void blocks_survive_what_is_no_number(void **state)
+{
+    static const enum tensor_type types[] = { TENSOR_Q8_0, TENSOR_Q4_0 };
+    static const float odd[] = { NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-45f, 0.0f };
+    (void)state;
+    for (int t = 0; t < 2; t++) {
+        for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
+            float x[32] = { 1.0f, -2.0f, 0.25f };
+            unsigned char block[34];
+            x[5] = odd[i];
+            tensor_row_from_f32(types[t], x, 32, block); /* the sanitizers listen */
+            tensor_row_to_f32(types[t], block, 32, x);
+        }
+    }
+}
+
+static void weight_sizes_refuse_what_cannot_be(void **state)
+{
+    (void)state;
+    assert_int_equal(backend_weight_bytes(TENSOR_Q4_0, 16, 48), 0);
+    assert_int_equal(backend_weight_bytes((enum tensor_type)12, 16, 256), 0);
+    assert_int_equal(backend_weight_bytes((enum tensor_type)4, 16, 256), 0);
+    assert_int_equal(backend_weight_bytes(TENSOR_F32, 0, 256), 0);
+    assert_int_equal(backend_weight_bytes(TENSOR_F32, 16, -1), 0);
+    assert_int_equal(backend_weight_bytes(TENSOR_F32, INT64_MAX, INT64_MAX), 0);
+    assert_true(backend_weight_bytes(TENSOR_F32, 17, 48) >= 17 * 48 * 4);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_and_numbers),
+        cmocka_unit_test(sizes_agree_with_the_manifest),
+        cmocka_unit_test(blocks_stand_for_the_golden_floats),
+        cmocka_unit_test(quantising_gives_the_golden_blocks),
+        cmocka_unit_test(sixteen_bits_come_back),
+        cmocka_unit_test(blocks_survive_what_is_no_number),
+        cmocka_unit_test(weight_sizes_refuse_what_cannot_be),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
