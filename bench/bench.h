@@ -1,0 +1,80 @@
+/* bench: speed against the roofs of the same run. One file a question; each is a row in bench_table.
+ *
+ * Also the door to two things it measures with: the *rig*, a model with one sequence's KV and no
+ * engine around it, and the *machine*, what this computer says it is. One thread.
+ */
+#ifndef BENCH_BENCH_H
+#define BENCH_BENCH_H
+
+#include <stdint.h>
+
+#include "backend/backend.h"
+#include "base/base.h"
+#include "model/model.h"
+
+/* ---- questions ---- */
+struct bench_options {
+    const char *target;      /* NULL: the models of the question */
+    const char *default_model; /* path of the model that comes with the program; may be NULL */
+    const char *isa;         /* NULL: best here (kernels: each) */
+    int threads;             /* 0: one, and all physical cores */
+    int reps;                /* 0: the question's */
+    int quick, quiet;        /* flags */
+};
+struct bench_question {
+    const char *name, *about;
+    enum status (*run)(const struct bench_options *options);
+};
+extern const struct bench_question bench_table[];
+extern const int bench_n_questions;
+
+/* ---- rig ---- */
+enum { RIG_MAX_CPUS = 1024 };
+struct bench_rig_options {
+    const char *target, *isa;
+    enum kv_type kv;
+    int32_t context;         /* positions of the sequence */
+    int32_t page_slots;      /* 0 = 64 */
+    int32_t cap_rows, cap_logits;
+    int threads;             /* 0 = physical cores */
+    int mlock;
+    uint64_t budget_bytes;   /* 0 = none */
+    void (*progress)(void *user, uint64_t done, uint64_t total);
+    void *progress_user;
+};
+struct bench_rig {
+    struct backend *backend;
+    struct lane *lane;
+    struct model_source *source;
+    struct model *model;
+    const struct model_config *config;
+    struct pass_buffers *buffers;
+    struct kv_store store;
+    struct kv_view view;
+    uint32_t *pages;         /* [view.n_pages] */
+    int32_t *position, *slot, *seq_of_row, *logits_row; /* [cap_rows] */
+    int32_t cap_rows, cap_logits, context;
+    int cpus[RIG_MAX_CPUS], n_cpus, n_physical, n_threads;
+};
+/* Loads the model on `threads` cores and takes one sequence's KV. STATUS_INVALID when the context is
+ * more than the model's. After failure only bench_rig_deinit() may follow. */
+enum status bench_rig_init(struct bench_rig *rig, const struct bench_rig_options *options);
+void bench_rig_deinit(struct bench_rig *rig);
+/* Goes on with the first n cores: weights stay. */
+enum status bench_rig_use_threads(struct bench_rig *rig, int n);
+/* Rows token[0..n) at positions first.. of the sequence; logits of the last n_logits rows lie in
+ * pass_buffers_logits() when it returns. Returns nanoseconds. */
+int64_t bench_rig_pass(struct bench_rig *rig, const int32_t *token, int32_t first, int32_t n,
+                       int32_t n_logits);
+
+/* ---- machine ---- */
+struct machine {
+    char cpu[96];            /* "AMD EPYC", as the processor says */
+    int n_cpus, n_physical;  /* that this process may use */
+    int64_t l1d_bytes, l2_bytes, l3_bytes; /* of one cache; 0 = unknown */
+    uint64_t memory_bytes, available_bytes;
+    int n_nodes;             /* NUMA */
+};
+void machine_read(struct machine *machine);
+
+#endif

@@ -1,0 +1,138 @@
+/* engine: from options to an open engine and a request; what is not built is refused here. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "cli/cli.h"
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+void interrupt_catch(void)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_interrupt;
+    action.sa_flags = (int)SA_RESETHAND;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+int interrupt_seen(void) { return interrupted; }
+
+enum status engine_failed(enum td_status td)
+{
+    static const enum status same[] = {
+        [TD_OK] = STATUS_OK, [TD_INVALID] = STATUS_INVALID, [TD_UNSUPPORTED] = STATUS_UNSUPPORTED,
+        [TD_NO_MEMORY] = STATUS_NO_MEMORY, [TD_IO] = STATUS_IO, [TD_REFUSED] = STATUS_REFUSED,
+        [TD_TIMEOUT] = STATUS_REFUSED, [TD_CLOSED] = STATUS_CANCELLED,
+    };
+    char sentence[1024]; /* the message may lie where status_fail() is about to write */
+    snprintf(sentence, sizeof sentence, "%s", td_error_message());
+    return td == TD_OK ? STATUS_OK : status_fail(same[td], "%s", sentence);
+}
+
+static enum status engine_check(const struct conf *conf)
+{
+    if (conf_int(conf, OPT_K) > 0) {
+        return status_fail(STATUS_UNSUPPORTED, "--k %lld needs a draft, and this build has --draft none alone",
+                           (long long)conf_int(conf, OPT_K));
+    }
+    if (conf_int(conf, OPT_PAGE) % 16 != 0) {
+        return status_fail(STATUS_USAGE, "--page is a multiple of 16, found %lld",
+                           (long long)conf_int(conf, OPT_PAGE));
+    }
+    const char *device = conf_text(conf, OPT_TARGET_DEVICE);
+    if (device && strchr(device, ':') && conf_is_set(conf, OPT_THREADS)) {
+        return status_fail(STATUS_USAGE, "--threads and the cores of --target-device %s say the same thing; "
+                           "give one of them", device);
+    }
+    return STATUS_OK;
+}
+
+enum status engine_open(const struct conf *conf, int32_t default_max_batch, struct td_engine **out)
+{
+    char path[PATH_CAP];
+    struct td_engine_options options;
+    struct progress progress;
+    td_engine_options_init(&options);
+    TRY(engine_check(conf));
+    TRY(input_model(conf, path, &options.target));
+    options.draft = conf_text(conf, OPT_DRAFT);
+    options.target_device = conf_text(conf, OPT_TARGET_DEVICE);
+    options.isa = conf_text(conf, OPT_ISA);
+    options.plan = conf_text(conf, OPT_PLAN);
+    options.kv = conf_text(conf, OPT_KV);
+    options.threads = (int32_t)conf_int(conf, OPT_THREADS);
+    options.context = (int32_t)conf_int(conf, OPT_CONTEXT);
+    options.page = (int32_t)conf_int(conf, OPT_PAGE);
+    options.prefill_chunk = (int32_t)conf_int(conf, OPT_PREFILL_CHUNK);
+    options.max_batch = conf_is_set(conf, OPT_MAX_BATCH) ? (int32_t)conf_int(conf, OPT_MAX_BATCH)
+                                                         : default_max_batch;
+    options.memory_bytes = (uint64_t)conf_int(conf, OPT_MEMORY);
+    options.mlock = conf_flag(conf, OPT_MLOCK);
+    progress_init(&progress, conf, "loading");
+    options.progress = progress_show;
+    options.progress_user = &progress;
+    const enum td_status opened = td_engine_open(&options, out);
+    progress_end(&progress);
+    return engine_failed(opened);
+}
+
+void engine_request(const struct conf *conf, struct td_request *request)
+{
+    td_request_init(request);
+    request->max_tokens = conf_int(conf, OPT_MAX_TOKENS);
+    request->temperature = (float)conf_float(conf, OPT_TEMPERATURE);
+    request->top_k = (int32_t)conf_int(conf, OPT_TOP_K);
+    request->top_p = (float)conf_float(conf, OPT_TOP_P);
+    request->min_p = (float)conf_float(conf, OPT_MIN_P);
+    request->repetition_penalty = (float)conf_float(conf, OPT_REPETITION_PENALTY);
+    request->presence_penalty = (float)conf_float(conf, OPT_PRESENCE_PENALTY);
+    request->frequency_penalty = (float)conf_float(conf, OPT_FREQUENCY_PENALTY);
+    request->has_seed = conf_is_set(conf, OPT_SEED);
+    request->seed = (uint64_t)conf_int(conf, OPT_SEED);
+    request->stops = conf->list;
+    request->n_stops = (size_t)conf->n_list;
+    request->ignore_eos = conf_flag(conf, OPT_IGNORE_EOS);
+}
+
+enum status engine_tokenize(struct td_engine *engine, const char *text, size_t n, struct id_list *out)
+{
+    size_t needed = 0;
+    enum td_status td = td_tokenize(engine, text, n, 0, out->ids, out->cap, &needed);
+    if (td == TD_OK && needed > out->cap) {
+        int32_t *bigger = mem_realloc(out->ids, needed, sizeof *bigger);
+        if (!bigger) {
+            return status_fail(STATUS_NO_MEMORY, "no memory for a prompt of %zu tokens", needed);
+        }
+        out->ids = bigger;
+        out->cap = needed;
+        td = td_tokenize(engine, text, n, 0, out->ids, out->cap, &needed);
+    }
+    out->n = td == TD_OK ? needed : 0;
+    return engine_failed(td);
+}
+
+double engine_read_roof(const struct conf *conf, const struct td_engine_info *info, double seconds)
+{
+    enum { MAX_CPUS = 1024 };
+    int cpus[MAX_CPUS], n_physical = 0;
+    struct backend *backend = NULL;
+    if (info->threads < 1 || backend_create("cpu", info->isa, &backend) != STATUS_OK) {
+        return 0;
+    }
+    const int n_cpus = backend_cpu_list(cpus, MAX_CPUS, &n_physical);
+    const int chosen = conf_text(conf, OPT_TARGET_DEVICE) != NULL || info->threads > n_cpus;
+    const struct roof_options roof = {chosen ? NULL : cpus, info->threads, seconds};
+    const double bytes_per_s = roof_read_bandwidth(backend, &roof);
+    backend_destroy(backend);
+    return bytes_per_s * 1e-9;
+}

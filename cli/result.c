@@ -1,0 +1,77 @@
+/* result: what one request gave, gathered from its events, and the object that says it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+void result_free(struct result *result)
+{
+    text_free(&result->text);
+    id_list_free(&result->prompt);
+    id_list_free(&result->tokens);
+}
+
+enum status result_add(struct result *result, const struct td_event *event)
+{
+    for (size_t i = 0; event->kind == TD_EVENT_TOKENS && i < event->n_tokens; i++) {
+        TRY(id_list_append(&result->tokens, event->tokens[i].id));
+    }
+    TRY(text_append(&result->text, event->text, event->n_text));
+    if (event->kind == TD_EVENT_FINISHED) {
+        result->finish = event->finish;
+        result->usage = event->usage;
+        snprintf(result->error, sizeof result->error, "%s", event->error ? event->error : "");
+    }
+    return STATUS_OK;
+}
+
+/* The first token comes from the prompt's last row; decoding made the others. */
+double result_tok_per_s(const struct result *result)
+{
+    const struct td_usage *usage = &result->usage;
+    if (usage->completion_tokens < 2 || usage->decode_seconds <= 0) {
+        return 0;
+    }
+    return (double)(usage->completion_tokens - 1) / usage->decode_seconds;
+}
+
+double result_gb_per_s(const struct result *result, const struct td_engine_info *info)
+{
+    return result_tok_per_s(result) * (double)info->weight_bytes * 1e-9;
+}
+
+static json_t *roof_json(const struct result *result, const struct td_engine_info *info, double roof)
+{
+    if (roof <= 0) {
+        return json_null();
+    }
+    return json_pack("{s:f,s:f}", "gb_per_s", roof, "fraction", result_gb_per_s(result, info) / roof);
+}
+
+enum status result_json(const struct result *result, const struct td_engine_info *info,
+                        double roof_gb_per_s, json_t *object)
+{
+    const struct td_usage *usage = &result->usage;
+    const double passes = (double)(usage->target_passes > 0 ? usage->target_passes : 1);
+    json_t *fields = json_pack(
+        "{s:o,s:o,s:o,s:s,s:o,s:{s:f,s:f,s:f},s:f,s:f,s:I,s:f,s:o,s:o,s:s,s:o,s:n}",
+        "text", json_stringn(result->text.bytes ? result->text.bytes : "", result->text.n),
+        "prompt_ids", json_ids(result->prompt.ids, result->prompt.n),
+        "token_ids", json_ids(result->tokens.ids, result->tokens.n),
+        "finish_reason", td_finish_name(result->finish),
+        "seed", usage->seed <= INT64_MAX ? json_integer((json_int_t)usage->seed) : json_hex(usage->seed),
+        "seconds", "load", info->load_seconds, "prefill", usage->prefill_seconds,
+        "decode", usage->decode_seconds,
+        "first_token_ms", usage->first_token_seconds * 1e3,
+        "tok_per_s", result_tok_per_s(result),
+        "target_passes", (json_int_t)usage->target_passes,
+        "tokens_per_pass", (double)usage->completion_tokens / passes,
+        "logits_digest", json_hex(usage->logits_digest),
+        "fingerprint", json_hex(usage->fingerprint),
+        "plan", info->plan,
+        "roof", roof_json(result, info, roof_gb_per_s),
+        "draft");
+    const int failed = !fields || json_object_update(object, fields) != 0;
+    json_decref(fields);
+    return failed ? status_fail(STATUS_NO_MEMORY, "no memory for a result") : STATUS_OK;
+}

@@ -1,0 +1,150 @@
+/* run: one prompt to text, streamed as it is committed, and a closing line about speed and bits. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+static const int64_t WAIT_NS = 50000000; /* how long Ctrl-C may go unnoticed */
+
+/* Reads the prompt's text; *has_ids when ids were given instead. Before the model is loaded: what is
+ * wrong here should not take that long to say. */
+static enum status run_read_prompt(const struct conf *conf, struct text *prompt, struct result *result,
+                                   int *has_ids)
+{
+    const char *text = conf_text(conf, OPT_PROMPT), *file = conf_text(conf, OPT_PROMPT_FILE);
+    const char *ids = conf_text(conf, OPT_IDS);
+    if ((text != NULL) + (file != NULL) + (ids != NULL) > 1) {
+        return status_fail(STATUS_USAGE, "--prompt, --prompt-file and --ids are three ways to give one prompt; "
+                           "use one of them");
+    }
+    *has_ids = ids != NULL;
+    if (ids) {
+        TRY(id_list_parse("--ids", ids, strlen(ids), &result->prompt));
+        return result->prompt.n > 0 ? STATUS_OK : status_fail(STATUS_USAGE, "--ids holds no id");
+    }
+    if (text) {
+        return text_append(prompt, text, strlen(text));
+    }
+    if (!file && isatty(STDIN_FILENO)) {
+        say(conf, "reading the prompt from the terminal; Ctrl-D ends it");
+    }
+    return input_read(file ? file : "-", prompt);
+}
+
+/* Streams text as it comes, unless one object is wanted at the end. */
+static enum status run_stream(const struct conf *conf, struct td_engine *engine, uint64_t id,
+                              struct result *result)
+{
+    const int streams = !conf_flag(conf, OPT_JSON);
+    int cancelled = 0;
+    enum status status = STATUS_OK; /* of writing: the request is still drained to its end */
+    for (;;) {
+        struct td_event event;
+        const enum td_status td = td_next_event(engine, WAIT_NS, &event);
+        if (!cancelled && (interrupt_seen() || status != STATUS_OK)) {
+            td_cancel(engine, id);
+            cancelled = 1;
+        }
+        if (td == TD_TIMEOUT) {
+            continue;
+        }
+        TRY(engine_failed(td));
+        if (status == STATUS_OK) {
+            status = result_add(result, &event);
+        }
+        if (status == STATUS_OK && streams && event.n_text > 0) {
+            status = output_write(event.text, event.n_text);
+            status = status == STATUS_OK ? output_flush() : status;
+        }
+        if (event.kind == TD_EVENT_FINISHED) {
+            return status;
+        }
+    }
+}
+
+static enum status run_close(const struct conf *conf, const struct td_engine_info *info,
+                             const struct result *result)
+{
+    const int quiet = conf_flag(conf, OPT_QUIET), json = conf_flag(conf, OPT_JSON);
+    const double roof = quiet && !json ? 0 : engine_read_roof(conf, info, 0.2);
+    if (json) {
+        json_t *object = json_object();
+        const enum status status = object ? result_json(result, info, roof, object) : STATUS_NO_MEMORY;
+        if (status != STATUS_OK) {
+            json_decref(object);
+            return status;
+        }
+        return output_json(object);
+    }
+    if (isatty(STDOUT_FILENO)) {
+        TRY(output_write("\n", 1));
+        TRY(output_flush());
+    }
+    const struct td_usage *usage = &result->usage;
+    const double gb_per_s = result_gb_per_s(result, info);
+    say(conf, "%s%lld tokens (%s), %.1f tok/s, %.2f GB/s of the %.1f GB/s that %d thread%s read here (%.2f), "
+        "first token %.1f ms",
+        style_dim(2), (long long)usage->completion_tokens, td_finish_name(result->finish),
+        result_tok_per_s(result), gb_per_s, roof, info->threads, info->threads == 1 ? "" : "s",
+        roof > 0 ? gb_per_s / roof : 0.0, usage->first_token_seconds * 1e3);
+    say(conf, "logits digest %016llx, fingerprint %016llx, plan %s, %s, kv %s (%.1f MB), seed %llu%s",
+        (unsigned long long)usage->logits_digest, (unsigned long long)usage->fingerprint, info->plan,
+        info->isa, info->kv, (double)info->kv_bytes * 1e-6, (unsigned long long)usage->seed, style_off(2));
+    return STATUS_OK;
+}
+
+/* On a terminal the story begins with its prompt. */
+static enum status run_echo(const struct conf *conf, const struct text *prompt)
+{
+    if (conf_flag(conf, OPT_JSON) || !isatty(STDOUT_FILENO) || prompt->n == 0) {
+        return STATUS_OK;
+    }
+    TRY(output_write(style_bold(1), strlen(style_bold(1))));
+    TRY(output_write(prompt->bytes, prompt->n));
+    TRY(output_write(style_off(1), strlen(style_off(1))));
+    return output_flush();
+}
+
+static enum status run_request(const struct conf *conf, struct td_engine *engine, const struct text *prompt,
+                               int has_ids, struct result *result)
+{
+    struct td_engine_info info;
+    struct td_request request;
+    uint64_t id = 0;
+    td_engine_get_info(engine, &info);
+    if (!has_ids) {
+        TRY(engine_tokenize(engine, prompt->bytes, prompt->n, &result->prompt));
+    }
+    engine_request(conf, &request);
+    request.ids = result->prompt.ids;
+    request.n_ids = result->prompt.n;
+    TRY(engine_failed(td_submit(engine, &request, &id)));
+    TRY(run_echo(conf, prompt));
+    TRY(run_stream(conf, engine, id, result));
+    if (result->finish == TD_FINISH_ERROR) {
+        return status_fail(STATUS_INVALID, "%s", result->error);
+    }
+    TRY(run_close(conf, &info, result));
+    return interrupt_seen() ? status_fail(STATUS_INTERRUPTED, "interrupted") : STATUS_OK;
+}
+
+enum status verb_run(const struct conf *conf)
+{
+    struct text prompt = {0};
+    struct result result = {0};
+    struct td_engine *engine = NULL;
+    int has_ids = 0;
+    enum status status;
+    TRY_GOTO(run_read_prompt(conf, &prompt, &result, &has_ids), out);
+    TRY_GOTO(engine_open(conf, 1, &engine), out);
+    interrupt_catch();
+    status = run_request(conf, engine, &prompt, has_ids, &result);
+out:
+    if (engine) {
+        td_engine_close(engine);
+    }
+    text_free(&prompt);
+    result_free(&result);
+    return status;
+}
