@@ -79,7 +79,7 @@ void lane_destroy(struct lane *lane); /* waits for what was submitted */
 int lane_n_workers(const struct lane *lane);
 struct backend *lane_backend(const struct lane *lane);
 /* While `lender` has nothing to do, its own workers claim chunks of `borrower`'s operations. Both
- * directions may be set. Call before the first submit. */
+ * directions may be set. Call before the first submit; destroy a lender before its borrower. */
 void lane_lend(struct lane *lender, struct lane *borrower);
 
 /* One operation: fn(args, chunk, worker) is called once for each chunk in 0..n_chunks-1, any order,

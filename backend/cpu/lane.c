@@ -42,7 +42,7 @@ struct lane {
     _Atomic int stopping;
     _Atomic int64_t busy_since_ns, busy_ns;
     struct backend *backend;
-    struct lane *borrower;       /* helped while this lane is idle; NULL = none */
+    struct lane *_Atomic borrower; /* helped while this lane is idle; NULL = none */
     int n_workers;
     int first_thread, n_threads; /* started by us; first_thread is 1 when the caller is worker 0 */
     int first_cpu;               /* of worker 0; -1 = not pinned */
@@ -120,10 +120,11 @@ static int snapshot_same(struct snapshot a, struct snapshot b)
 static void lane_sleep(struct lane *lane, struct snapshot own, struct snapshot lent)
 {
     struct cpu_wake *wake = &lane->backend->wake;
+    struct lane *borrower = atomic_load(&lane->borrower);
     const uint32_t epoch = atomic_load(&wake->epoch);
     atomic_fetch_add(&wake->n_sleepers, 1);
     const int changed = !snapshot_same(own, lane_snapshot(lane)) || atomic_load(&lane->stopping) ||
-                        (lane->borrower && !snapshot_same(lent, lane_snapshot(lane->borrower)));
+                        (borrower && !snapshot_same(lent, lane_snapshot(borrower)));
     if (!changed) {
         const struct timespec limit = { .tv_sec = 0, .tv_nsec = 100 * 1000 * 1000 };
         syscall(SYS_futex, &wake->epoch, FUTEX_WAIT_PRIVATE, epoch, &limit, NULL, 0);
@@ -143,8 +144,9 @@ static void lane_idle(struct lane *lane, struct spin *spin)
     if (spin->n % SPIN_CHECK != 0) {
         return;
     }
+    struct lane *borrower = atomic_load_explicit(&lane->borrower, memory_order_acquire);
     const struct snapshot own = lane_snapshot(lane);
-    const struct snapshot lent = lane->borrower ? lane_snapshot(lane->borrower) : own;
+    const struct snapshot lent = borrower ? lane_snapshot(borrower) : own;
     if (spin->n == SPIN_CHECK || !snapshot_same(own, spin->own) || !snapshot_same(lent, spin->lent)) {
         spin->own = own;
         spin->lent = lent;
@@ -162,8 +164,9 @@ static int lane_work(struct lane *lane, struct lane_worker *worker)
     do {
         claim = lane_claim(lane, worker);
     } while (claim == CLAIM_RETRY);
-    if (claim == CLAIM_IDLE && lane->borrower) {
-        claim = lane_claim(lane->borrower, worker);
+    struct lane *borrower = atomic_load_explicit(&lane->borrower, memory_order_acquire);
+    if (claim == CLAIM_IDLE && borrower) {
+        claim = lane_claim(borrower, worker);
     }
     return claim == CLAIM_RAN;
 }
@@ -281,7 +284,7 @@ struct backend *lane_backend(const struct lane *lane) { return lane->backend; }
 void lane_lend(struct lane *lender, struct lane *borrower)
 {
     ASSERT(lender->backend == borrower->backend && lender != borrower);
-    lender->borrower = borrower;
+    atomic_store(&lender->borrower, borrower);
 }
 
 static void no_operation(const void *args, uint32_t chunk, struct lane_worker *worker)
