@@ -17,50 +17,68 @@ enum token_class { /* numbers as in tokenizer.ggml.token_type */
     TOKEN_UNUSED = 5, TOKEN_BYTE = 6
 };
 
+enum {
+    TOKENIZER_MAX_TOKENS = 1 << 22,
+    TOKENIZER_MAX_TOKEN_BYTES = 1024,
+    TOKENIZER_MAX_TEXT_BYTES = 1 << 28
+};
 struct tokenizer_text { const char *bytes; uint32_t n_bytes; }; /* not NUL-terminated */
 struct tokenizer_spec { /* borrowed during tokenizer_create only; everything is copied */
     const char *kind;                   /* "llama" (SentencePiece BPE); others refused by name */
     const struct tokenizer_text *tokens; /* [n_tokens] */
-    const float *scores;                /* [n_tokens], or NULL */
-    const int32_t *classes;             /* [n_tokens] enum token_class, or NULL = all normal */
+    const float *scores;                /* [n_tokens]; kinds that need none take NULL */
+    const int32_t *classes;             /* [n_tokens] enum token_class, or NULL: by text and ids below */
     int32_t n_tokens;
     int32_t bos_id, eos_id, unk_id, pad_id, eot_id; /* -1 = none; out of range is refused */
     bool add_bos, add_eos, add_space_prefix;
 };
 
 struct tokenizer;
+/* STATUS_UNSUPPORTED: a kind we do not know. STATUS_INVALID: ids, classes, scores or byte tokens that
+ * cannot be. Of tokens with equal texts the first is used; empty ones are never. STATUS_NO_MEMORY. */
 enum status tokenizer_create(const struct tokenizer_spec *spec, struct tokenizer **out);
 void tokenizer_destroy(struct tokenizer *tokenizer);
 
 enum {
-    TOKENIZE_SPECIAL = 1,  /* add BOS/EOS as the model asks */
-    TOKENIZE_LITERAL = 2   /* special tokens written out in the text are plain text */
+    TOKENIZE_SPECIAL = 1,   /* add BOS/EOS as the model asks; no second BOS where the text begins with it */
+    TOKENIZE_LITERAL = 2,   /* special tokens written out in the text are plain text */
+    TOKENIZE_SECOND_BOS = 4 /* with SPECIAL: BOS is added in any case, as the tokenizers library does */
 };
 /* Writes at most cap ids; *n_ids is how many the text has (call again with more room if > cap).
- * Text is bytes: NUL and invalid UTF-8 become byte tokens. No quadratic behaviour. */
+ * Text is bytes: NUL and invalid UTF-8 become byte tokens, or the unknown token where the vocabulary
+ * has none. O(n log n) time, up to 64 bytes of memory a byte of text. STATUS_INVALID beyond
+ * TOKENIZER_MAX_TEXT_BYTES, STATUS_NO_MEMORY. */
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
                              int flags, int32_t *ids, size_t cap, size_t *n_ids);
-/* Bytes of one token as it stands in a text (SPM: ▁ becomes a space, <0x0A> its byte, control tokens
- * nothing unless show_control). Returned pointer lives as long as the tokenizer. */
-struct tokenizer_text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, bool show_control);
+/* Bytes of one token as it stands in a text (SPM: ▁ becomes a space, <0x0A> its byte; control tokens
+ * and the unknown token nothing). An id out of range is nothing. Lives as long as the tokenizer. */
+struct tokenizer_text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id);
+/* The token as the vocabulary spells it ("▁time", "<0x0A>", "</s>"). */
+struct tokenizer_text tokenizer_spelling(const struct tokenizer *tokenizer, int32_t id);
 int32_t tokenizer_n_tokens(const struct tokenizer *tokenizer);
-int32_t tokenizer_bos(const struct tokenizer *tokenizer);
-int32_t tokenizer_eos(const struct tokenizer *tokenizer);
+int32_t tokenizer_bos(const struct tokenizer *tokenizer); /* -1 = none */
+int32_t tokenizer_eos(const struct tokenizer *tokenizer); /* -1 = none */
+/* A token that stands for no text: control or unknown. */
 bool tokenizer_is_control(const struct tokenizer *tokenizer, int32_t id);
 /* Hash of everything that decides ids (vocabulary check by content, not by size). */
 uint64_t tokenizer_digest(const struct tokenizer *tokenizer);
 
-/* Streaming: bytes come out only as whole UTF-8 characters; invalid ones become U+FFFD. The first
- * space that the SPM prefix rule added is dropped when `at_start`. Single owner, a value. */
+/* Streaming: bytes come out only as whole UTF-8 characters. What is not UTF-8 becomes U+FFFD, one for
+ * each maximal part of a character (Unicode 3.9, and Python's errors="replace"), the same however
+ * tokens cut the bytes. The space that the SPM prefix rule added is dropped when `at_start`. Single
+ * owner, a value; allocates nothing. */
 struct detokenizer {
     const struct tokenizer *tokenizer;
-    unsigned char held[4];
+    unsigned char held[4];  /* a character begun */
     uint8_t n_held;
-    bool at_start;
+    bool at_start;          /* nothing came out yet */
 };
 void detokenizer_init(struct detokenizer *stream, const struct tokenizer *tokenizer, bool at_start);
-/* Appends text of one more token to out (cap >= 4 * piece bytes + 16); returns bytes written. */
+/* What one push or finish writes at most: four bytes for each of the longest piece, and 16. */
+size_t detokenizer_push_cap(const struct tokenizer *tokenizer);
+/* Text of one more token to out (cap >= 4 * piece bytes + 16); returns bytes written. */
 size_t detokenizer_push(struct detokenizer *stream, int32_t id, char *out, size_t cap);
+/* What was held back, as U+FFFD; the stream may go on as if new, with at_start as it is. */
 size_t detokenizer_finish(struct detokenizer *stream, char *out, size_t cap);
 
 #endif
