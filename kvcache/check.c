@@ -21,10 +21,10 @@ static enum status check_table(const struct kv_pool *pool, const struct kv_table
                            "found %d, %d, %d, %d", idx, table->cached_len, table->committed_len,
                            table->proposed_len, reserved_len);
     }
-    if (table->published.n_pages * pool->page_slots > table->committed_len) {
+    if (table->published.n_pages > table->cached_len / pool->page_slots) {
         return status_fail(STATUS_INVALID,
-                           "table %d: expected published pages below the %d committed tokens, "
-                           "found %d pages", idx, table->committed_len, table->published.n_pages);
+                           "table %d: expected published pages below the %d cached tokens, "
+                           "found %d pages", idx, table->cached_len, table->published.n_pages);
     }
     for (int32_t i = 0; i < table->n_pages; i++) {
         if (table->pages[i] >= (uint32_t)pool->n_pages) {

@@ -251,9 +251,6 @@ void kv_prefix_publish(struct kv_prefix *prefix, uint64_t salt, const int32_t *t
     if (cursor_holds(prefix, &table->published, salt)) {
         at = table->published;
     }
-    if (at.n_pages >= n_full) {
-        return;
-    }
     while (at.n_pages < n_full) {
         const int32_t *page_tokens = tokens + (size_t)at.n_pages * (size_t)slots;
         int32_t node = node_find(prefix, salt, at.node, page_tokens);

@@ -190,6 +190,14 @@ enum status kv_table_fork(const struct kv_table *parent, struct kv_table *child)
 }
 
 /* ---- lengths ---- */
+/* Other tokens may follow, so another branch of the tree: the next publish looks from the root. */
+static void forget_published_above(struct kv_table *table, int32_t len)
+{
+    if (table->published.n_pages > len / table->pool->page_slots) {
+        table->published = (struct kv_cursor){0};
+    }
+}
+
 void kv_table_commit(struct kv_table *table, int32_t n)
 {
     ASSERT(n >= 0 && n <= kv_table_reserved_len(table) - table->committed_len);
@@ -211,6 +219,7 @@ void kv_table_set_cached(struct kv_table *table, int32_t len)
 {
     table->cached_len = len;
     table->proposed_len = table->committed_len;
+    forget_published_above(table, len);
     assert_order(table);
 }
 
@@ -224,8 +233,6 @@ void kv_table_rollback(struct kv_table *table, int32_t len)
         table->cached_len = len;
     }
     table->proposed_len = table->committed_len;
-    if (table->published.n_pages > len / table->pool->page_slots) {
-        table->published = (struct kv_cursor){0}; /* other tokens may follow */
-    }
+    forget_published_above(table, len);
     assert_order(table);
 }
