@@ -51,10 +51,9 @@ enum {
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
                              int flags, int32_t *ids, size_t cap, size_t *n_ids);
 /* Bytes of one token as it stands in a text (SPM: ▁ becomes a space, <0x0A> its byte; control tokens
- * and the unknown token nothing). An id out of range is nothing. Lives as long as the tokenizer. */
-struct tokenizer_text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id);
-/* The token as the vocabulary spells it ("▁time", "<0x0A>", "</s>"). */
-struct tokenizer_text tokenizer_spelling(const struct tokenizer *tokenizer, int32_t id);
+ * and the unknown token nothing, their spelling if show_control). An id out of range is nothing.
+ * Lives as long as the tokenizer. */
+struct tokenizer_text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, bool show_control);
 int32_t tokenizer_n_tokens(const struct tokenizer *tokenizer);
 int32_t tokenizer_bos(const struct tokenizer *tokenizer); /* -1 = none */
 int32_t tokenizer_eos(const struct tokenizer *tokenizer); /* -1 = none */
