@@ -127,7 +127,7 @@ clean: ## remove build/
 ##@ Test
 test: deps ## every suite, the example, the core link check, fuzz corpora; closes with the count
 	@rm -f $(BUILD)/test-build.failed
-	$(SUBMAKE) -k -s test-build || touch $(BUILD)/test-build.failed
+	$(SUBMAKE) -k -s test-build || { mkdir -p $(BUILD); touch $(BUILD)/test-build.failed; }
 	@$(MAKE) --no-print-directory test-run
 
 test-sanitize: deps ## the suites again under address + undefined, then thread sanitizer
