@@ -15,8 +15,34 @@
 
 enum { PREFETCH_BYTES = 8192, HALVES = 2, MAX_ROWS = 6, REGISTER_BYTES = 64 };
 
-/* Partial sums of the rows of one call, two registers of 16 outputs each. */
+/* Partial sums of the rows of one call, two registers of 16 outputs each; total starts at +0. */
 struct row_sums { __m512 group[LINEAR_MAX_ROWS][HALVES], total[LINEAR_MAX_ROWS][HALVES]; };
+
+/* Where segment sums go: rows `row`.. of sums; the segment begins and / or ends a group. */
+struct place {
+    struct row_sums *sums;
+    int32_t row;
+    int begins, ends;
+};
+
+/* Group sum from +0, then total: most layers have one segment a group, then no group sum is stored. */
+INLINE void add_segment(const struct place *at, int m, __m512 acc[][HALVES])
+{
+    __m512(*group)[HALVES] = at->sums->group + at->row, (*total)[HALVES] = at->sums->total + at->row;
+#pragma GCC unroll 8
+    for (int r = 0; r < m; r++) {
+#pragma GCC unroll 2
+        for (int h = 0; h < HALVES; h++) {
+            const __m512 before = at->begins ? _mm512_setzero_ps() : group[r][h];
+            acc[r][h] = _mm512_add_ps(before, acc[r][h]);
+            if (at->ends) {
+                total[r][h] = _mm512_add_ps(total[r][h], acc[r][h]);
+            } else {
+                group[r][h] = acc[r][h];
+            }
+        }
+    }
+}
 
 /* Rows of one panel from a block on: codes 32 bytes apart, scales and sums 4; blocks stride apart. */
 struct act_rows {
@@ -89,7 +115,7 @@ INLINE void block_dots(enum tensor_type type, const unsigned char *codes, const 
 
 INLINE void segment_quantised(enum tensor_type type, const unsigned char *block, int n_blocks,
                               const struct act_rows *act, int m, enum ahead ahead,
-                              __m512 out[][HALVES])
+                              const struct place *out)
 {
     const unsigned int offset_shift = type == TENSOR_Q8_0 ? 7 : 3; /* codes are stored + 128, + 8 */
     struct act_rows x = *act;
@@ -125,19 +151,15 @@ INLINE void segment_quantised(enum tensor_type type, const unsigned char *block,
         x.scales += x.stride;
         x.sums += x.stride;
     }
-#pragma GCC unroll 6
-    for (int r = 0; r < m; r++) {
-        out[r][0] = acc[r][0];
-        out[r][1] = acc[r][1];
-    }
+    add_segment(out, m, acc);
 }
 
 /* One instance per number of rows, so that loops unroll and accumulators stay in registers. */
 typedef void (*segment_fn)(const unsigned char *segment, int n_blocks, const struct act_rows *act,
-                           enum ahead ahead, __m512 out[][HALVES]);
+                           enum ahead ahead, const struct place *out);
 #define SEGMENT_INSTANCE(name, type, m)                                                      \
     static void name##_##m(const unsigned char *segment, int n_blocks,                      \
-                           const struct act_rows *act, enum ahead ahead, __m512 out[][HALVES]) \
+                           const struct act_rows *act, enum ahead ahead, const struct place *out) \
     {                                                                                        \
         if (ahead == AHEAD_PASS) {                                                           \
             segment_quantised(type, segment, n_blocks, act, m, AHEAD_PASS, out);             \
@@ -174,7 +196,7 @@ INLINE __m512 load_float(enum tensor_type type, const unsigned char *tile, size_
 }
 
 INLINE void segment_float(enum tensor_type type, const unsigned char *tile, const float *const *x,
-                          size_t begin, size_t len, int m, __m512 out[][HALVES])
+                          size_t begin, size_t len, int m, const struct place *out)
 {
     __m512 acc[PANEL_ROWS][HALVES];
     const size_t element_bytes = type == TENSOR_F32 ? 4 : 2;
@@ -196,16 +218,12 @@ INLINE void segment_float(enum tensor_type type, const unsigned char *tile, cons
             acc[r][1] = _mm512_fmadd_ps(w1, v, acc[r][1]);
         }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < m; r++) {
-        out[r][0] = acc[r][0];
-        out[r][1] = acc[r][1];
-    }
+    add_segment(out, m, acc);
 }
 
 #define FLOAT_INSTANCE(name, type)                                                              \
     static void name(const unsigned char *tile, const float *const *x, size_t begin, size_t len, \
-                     int m, __m512 out[][HALVES])                                               \
+                     int m, const struct place *out)                                            \
     {                                                                                           \
         switch (m) {                                                                            \
         case 8: segment_float(type, tile, x, begin, len, 8, out); break;                        \
@@ -218,30 +236,15 @@ FLOAT_INSTANCE(segment_f32, TENSOR_F32)
 FLOAT_INSTANCE(segment_f16, TENSOR_F16)
 FLOAT_INSTANCE(segment_bf16, TENSOR_BF16)
 
-/* ---- sums in the canonical order ---- */
-
-INLINE void add_segment(struct row_sums *sums, int32_t row, const __m512 segment[HALVES])
-{
-    sums->group[row][0] = _mm512_add_ps(sums->group[row][0], segment[0]);
-    sums->group[row][1] = _mm512_add_ps(sums->group[row][1], segment[1]);
-}
-
-static void end_group(struct row_sums *sums, int32_t n_rows)
-{
-    for (int32_t r = 0; r < n_rows; r++) {
-        for (int h = 0; h < HALVES; h++) {
-            sums->total[r][h] = _mm512_add_ps(sums->total[r][h], sums->group[r][h]);
-            sums->group[r][h] = _mm512_setzero_ps();
-        }
-    }
-}
+/* ---- a tile ---- */
 
 /* All rows of panel `panel` over one segment; row: the panel's first row within the job. */
-static void panel_segment(const struct linear_job *job, struct row_sums *sums, int32_t panel,
-                          int32_t row, const unsigned char *segment, int32_t first_block, int32_t n)
+static void panel_segment(const struct linear_job *job, const struct place *place,
+                          const unsigned char *segment, int32_t first_block, int32_t n)
 {
     static const int32_t at_once[PANEL_ROWS + 1] = { 0, 1, 2, 3, 4, 5, 6, 4, 4 };
     const segment_fn *table = job->type == TENSOR_Q8_0 ? segment_q8_table : segment_q4_table;
+    const int32_t panel = (job->first_row + place->row) / PANEL_ROWS;
     const int32_t m = tile_panel_rows(job->act_rows, panel);
     const unsigned char *block =
         tile_panel(job->x, panel) + (size_t)(first_block * m) * ACT_BLOCK_BYTES;
@@ -253,14 +256,12 @@ static void panel_segment(const struct linear_job *job, struct row_sums *sums, i
             .sums = block + m * (QUANT_BLOCK + 4) + r0 * 4,
             .stride = (size_t)m * ACT_BLOCK_BYTES,
         };
-        __m512 out[MAX_ROWS][HALVES];
-        const enum ahead ahead = row + r0 + job->first_row > 0 ? AHEAD_NONE
+        struct place here = *place;
+        here.row += r0;
+        const enum ahead ahead = here.row + job->first_row > 0 ? AHEAD_NONE
                                  : job->act_rows > job->n_rows ? AHEAD_STAY
                                                                : AHEAD_PASS;
-        table[rows](segment, n, &act, ahead, out);
-        for (int32_t r = 0; r < rows; r++) {
-            add_segment(sums, row + r0 + r, out[r]);
-        }
+        table[rows](segment, n, &act, ahead, &here);
     }
 }
 
@@ -269,16 +270,16 @@ static void run_quantised(const struct linear_job *job, struct row_sums *sums)
     const int32_t n_blocks = job->n_in / QUANT_BLOCK;
     const int32_t n_segments = (n_blocks + SEGMENT_BLOCKS - 1) / SEGMENT_BLOCKS;
     const unsigned char *segment = job->tile;
+    struct place place = { .sums = sums, .begins = 1 };
     int32_t group = 0;
     for (int32_t s = 0; s < n_segments; s++) {
         const int32_t first = s * SEGMENT_BLOCKS, left = n_blocks - first;
         const int32_t here = left < SEGMENT_BLOCKS ? left : SEGMENT_BLOCKS;
-        for (int32_t row = 0; row < job->n_rows; row += PANEL_ROWS) {
-            panel_segment(job, sums, (job->first_row + row) / PANEL_ROWS, row, segment, first, here);
+        place.ends = linear_group_ends(&group, s, n_segments);
+        for (place.row = 0; place.row < job->n_rows; place.row += PANEL_ROWS) {
+            panel_segment(job, &place, segment, first, here);
         }
-        if (linear_group_ends(&group, s, n_segments)) {
-            end_group(sums, job->n_rows);
-        }
+        place.begins = place.ends;
         segment += (size_t)here * tile_block_bytes(job->type);
     }
 }
@@ -287,32 +288,29 @@ static void run_float(const struct linear_job *job, struct row_sums *sums)
 {
     const size_t n_in = (size_t)job->n_in;
     const int32_t n_segments = (job->n_in + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS;
+    struct place place = { .sums = sums, .begins = 1 };
     int32_t group = 0;
     for (int32_t s = 0; s < n_segments; s++) {
         const size_t begin = (size_t)s * SEGMENT_ELEMS;
         const size_t len = n_in - begin < SEGMENT_ELEMS ? n_in - begin : SEGMENT_ELEMS;
-        for (int32_t row = 0, m; row < job->n_rows; row += m) {
-            const int32_t left = job->n_rows - row;
+        place.ends = linear_group_ends(&group, s, n_segments);
+        place.row = 0;
+        for (int32_t m; place.row < job->n_rows; place.row += m) {
+            const int32_t left = job->n_rows - place.row;
             m = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
             const float *x[PANEL_ROWS];
-            __m512 out[PANEL_ROWS][HALVES];
             for (int32_t r = 0; r < m; r++) {
-                x[r] = job->x->f32 + (size_t)(job->first_row + row + r) * n_in;
+                x[r] = job->x->f32 + (size_t)(job->first_row + place.row + r) * n_in;
             }
             if (job->type == TENSOR_F32) {
-                segment_f32(job->tile, x, begin, len, m, out);
+                segment_f32(job->tile, x, begin, len, m, &place);
             } else if (job->type == TENSOR_F16) {
-                segment_f16(job->tile, x, begin, len, m, out);
+                segment_f16(job->tile, x, begin, len, m, &place);
             } else {
-                segment_bf16(job->tile, x, begin, len, m, out);
-            }
-            for (int32_t r = 0; r < m; r++) {
-                add_segment(sums, row + r, out[r]);
+                segment_bf16(job->tile, x, begin, len, m, &place);
             }
         }
-        if (linear_group_ends(&group, s, n_segments)) {
-            end_group(sums, job->n_rows);
-        }
+        place.begins = place.ends;
     }
 }
 
@@ -321,7 +319,7 @@ void linear_tile_avx512(const struct linear_job *job)
     struct row_sums sums;
     for (int32_t r = 0; r < job->n_rows; r++) {
         for (int h = 0; h < HALVES; h++) {
-            sums.group[r][h] = sums.total[r][h] = _mm512_setzero_ps();
+            sums.total[r][h] = _mm512_setzero_ps();
         }
     }
     if (backend_act_kind(job->type) == ACT_Q8) {
