@@ -154,7 +154,7 @@ enum status line_write(const struct bench_options *options, const struct line *l
     if (!text) {
         return status_fail(STATUS_NO_MEMORY, "no memory for a line of JSON");
     }
-    const int failed = printf("%s\n", text) < 0 || fflush(stdout) != 0;
+    const int failed = printf("%s\n", text) < 0 || fflush(stdout) != 0 || ferror(stdout);
     mem_free(text);
     return failed ? status_fail(STATUS_IO, "cannot write to standard output") : STATUS_OK;
 }

@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/base.h"
 #include "base/conf.h"
@@ -19,6 +20,7 @@ enum status verb_run(const struct conf *conf);
 enum status verb_batch(const struct conf *conf);
 enum status verb_logits(const struct conf *conf);
 enum status verb_bench(const struct conf *conf);
+void bench_print_names(FILE *out);
 enum status verb_doctor(const struct conf *conf);
 enum status verb_inspect(const struct conf *conf);
 enum status verb_synth(const struct conf *conf);

@@ -50,6 +50,9 @@ static enum status run_verb(int argc, char **argv)
     TRY(conf_parse(&conf, argc, argv));
     if (conf_flag(&conf, OPT_HELP)) {
         conf_print_verb_help(stdout, conf.verb);
+        if (conf.verb == VERB_BENCH) {
+            bench_print_names(stdout);
+        }
         return STATUS_OK;
     }
     if (conf_flag(&conf, OPT_QUIET)) {

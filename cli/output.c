@@ -17,7 +17,11 @@ enum status output_write(const char *bytes, size_t n)
     return n == 0 || fwrite(bytes, 1, n, stdout) == n ? STATUS_OK : output_failed();
 }
 
-enum status output_flush(void) { return fflush(stdout) == 0 ? STATUS_OK : output_failed(); }
+/* An earlier printf may have failed too: its mark stays. */
+enum status output_flush(void)
+{
+    return fflush(stdout) == 0 && !ferror(stdout) ? STATUS_OK : output_failed();
+}
 
 /* ---- JSON ---- */
 static void *json_memory(size_t n) { return mem_alloc(n, 1); }
