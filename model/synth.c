@@ -76,7 +76,9 @@ static void make_16bit(uint64_t stream, float deviation, enum tensor_type type, 
                        unsigned char *out)
 {
     const uint32_t mantissa_bits = type == TENSOR_F16 ? 10 : 7, bias = type == TENSOR_F16 ? 15 : 127;
-    const uint32_t exponent = (uint32_t)((int)lrintf(log2f(deviation / 1.2076f)) + (int)bias);
+    int power;
+    const float fraction = frexpf(deviation / 1.2076f, &power); /* to the nearest power of two */
+    const uint32_t exponent = (uint32_t)(power - (fraction < 0.7071f ? 1 : 0) + (int)bias);
     const uint16_t keep = (uint16_t)(0x8000u | ((1u << mantissa_bits) - 1));
     for (int64_t i = 0; i < n; i += 4) {
         const uint64_t word = word_at(stream, (uint64_t)i / 4);
