@@ -26,8 +26,7 @@ void trace_event(const char *name, int64_t a, int64_t b)
         status_on_assert(trace_dump);
     }
     struct trace_place *place = &trace_ring[number % TRACE_EVENTS];
-    atomic_store_explicit(&place->number, 0, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release);
+    (void)atomic_exchange(&place->number, 0); /* what follows cannot be seen before this */
     atomic_store_explicit(&place->name, name, memory_order_relaxed);
     atomic_store_explicit(&place->time_ns, clock_now_ns(), memory_order_relaxed);
     atomic_store_explicit(&place->a, a, memory_order_relaxed);
