@@ -244,7 +244,7 @@ static enum status take_tensor(struct gguf *gguf, struct cursor *cursor, struct 
     for (uint32_t i = 0; i < n_dims; i++) {
         uint64_t dim;
         TRY(take_u64(cursor, "a tensor's dimensions", &dim));
-        info->dims[i] = (int64_t)(dim > INT64_MAX ? 0 : dim); /* 0 is refused below */
+        info->dims[i] = dim > INT64_MAX ? INT64_MAX : (int64_t)dim; /* too large is refused below */
     }
     TRY(take_u32(cursor, "a tensor's type", &info->type));
     TRY(take_u64(cursor, "a tensor's offset", offset));

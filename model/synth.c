@@ -8,13 +8,13 @@
  * units, so that activations stay in the range real models have. Rotated rows count as permuted, as
  * in llama GGUFs. It deliberately does not imitate language: there is no vocabulary.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/conf.h"
 #include "model/config.h"
 #include "model/rope.h"
 
@@ -193,24 +193,6 @@ struct synth_spec {
     uint64_t seed;
 };
 
-/* The listed word that shares most with `word`: longest common prefix, then length. */
-static const char *nearest(const char *word, const char *const *words, int n)
-{
-    int best = 0, best_score = -1000;
-    for (int i = 0; i < n; i++) {
-        int same = 0;
-        while (word[same] && tolower((unsigned char)word[same]) == words[i][same]) {
-            same++;
-        }
-        const int score = 4 * same - abs((int)strlen(word) - (int)strlen(words[i]));
-        if (score > best_score) {
-            best = i;
-            best_score = score;
-        }
-    }
-    return words[best];
-}
-
 static enum status refuse_word(const char *what, const char *word, const char *const *words, int n)
 {
     char list[256] = "", shown[OPTION_CAP];
@@ -220,7 +202,7 @@ static enum status refuse_word(const char *what, const char *word, const char *c
     }
     gguf_copy_text((struct model_text){ word, (uint32_t)strlen(word) }, shown, sizeof shown);
     return status_fail(STATUS_INVALID, "synth: unknown %s '%s'; did you mean %s? There are: %s", what,
-                       shown, nearest(word, words, n), list);
+                       shown, conf_nearest(word, words, n), list);
 }
 
 static enum status parse_number(const char *key, const char *text, uint64_t min, uint64_t max,

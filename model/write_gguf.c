@@ -1,5 +1,6 @@
 /* write_gguf: any source as a GGUF v3 file that other programs read: llama's metadata keys, rotated
- * rows permuted as they expect, tensor types unchanged. A failed file is removed. */
+ * rows permuted as they expect, tensor types unchanged. It is written beside its final name and moved
+ * there when it is whole, so that no half file bears the name, and source and target may be one. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -7,8 +8,9 @@
 #include <unistd.h>
 
 #include "model/config.h"
+#include "model/rope.h"
 
-enum { ALIGNMENT = 32, COPY_BYTES = 4 << 20, WRITE_KEY_CAP = MODEL_NAME_CAP + 64 };
+enum { ALIGNMENT = 32, COPY_BYTES = 4 << 20, WRITE_KEY_CAP = MODEL_NAME_CAP + 64, PATH_CAP = 4096 };
 
 /* The header is put together twice: first only counted, then written. Errors stick to `file`. */
 struct writer {
@@ -105,6 +107,14 @@ static void put_config(struct writer *writer, const struct model_config *config)
         put_key_text(writer, ".rope.scaling.type", linear ? "linear" : "yarn");
         put_key_float(writer, ".rope.scaling.factor", config->rope.factor);
         put_key_int(writer, ".rope.scaling.original_context_length", config->rope.original_context);
+    }
+    if (config->rope.scaling == ROPE_SCALING_YARN) {
+        struct model_config plain = *config; /* the file holds what multiplies the formula's factor */
+        plain.rope.attention_factor = 0;
+        put_key_float(writer, ".rope.scaling.attn_factor",
+                      config->rope.attention_factor / rope_magnitude(&plain));
+        put_key_float(writer, ".rope.scaling.yarn_beta_fast", config->rope.beta_fast);
+        put_key_float(writer, ".rope.scaling.yarn_beta_slow", config->rope.beta_slow);
     }
 }
 
@@ -226,7 +236,7 @@ static size_t longest_row(const struct model_source *source)
     return (size_t)longest;
 }
 
-static enum status write_all(struct write_job *job, const char *path)
+static enum status write_all(struct write_job *job, const char *part, const char *path)
 {
     enum status status = STATUS_OK;
     put_header(job->writer, job->source);
@@ -235,11 +245,14 @@ static enum status write_all(struct write_job *job, const char *path)
     }
     const int write_error = ferror(job->writer->file) ? errno : 0;
     if (fclose(job->writer->file) != 0 || write_error != 0) {
-        status = status_fail(STATUS_IO, "cannot write %s: %s", path,
+        status = status_fail(STATUS_IO, "cannot write %s: %s", part,
                              strerror(write_error != 0 ? write_error : errno));
     }
+    if (status == STATUS_OK && rename(part, path) != 0) {
+        status = status_fail(STATUS_IO, "cannot move %s to %s: %s", part, path, strerror(errno));
+    }
     if (status != STATUS_OK) {
-        unlink(path);
+        unlink(part);
     }
     return status;
 }
@@ -250,6 +263,11 @@ enum status model_source_write_gguf(struct model_source *source, const char *pat
 {
     TRY(model_source_check(source));
     ASSERT(source->config.permuted_qk); /* all sources there are hold rotated rows as GGUFs do */
+    char part[PATH_CAP];
+    if (snprintf(part, sizeof part, "%s.part", path) >= PATH_CAP) {
+        return status_fail(STATUS_INVALID, "a path of %zu characters, expected at most %d", strlen(path),
+                           PATH_CAP - 6);
+    }
     struct writer writer = { .architecture = source->config.architecture };
     struct write_job job = { .source = source, .writer = &writer, .progress = progress, .user = user };
     job.buffer = mem_alloc(longest_row(source), 1);
@@ -258,11 +276,11 @@ enum status model_source_write_gguf(struct model_source *source, const char *pat
                            longest_row(source));
     }
     enum status status;
-    writer.file = fopen(path, "wb");
+    writer.file = fopen(part, "wb");
     if (!writer.file) {
-        status = status_fail(STATUS_IO, "cannot write %s: %s", path, strerror(errno));
+        status = status_fail(STATUS_IO, "cannot write %s: %s", part, strerror(errno));
     } else {
-        status = write_all(&job, path);
+        status = write_all(&job, part, path);
     }
     mem_free(job.buffer);
     return status;
