@@ -82,7 +82,7 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "positions a sequence may have; its KV is reserved at start (default: the model's, at most "
         "4096)", LOADS},
     [OPT_KV] = {"kv", 0, CONF_CHOICE, 0, 0, "f16", "f16|f32", NULL, "TYPE",
-        "type of keys and values in memory", COMPUTES},
+        "type of keys and values in memory", LOADS},
     [OPT_PAGE] = {"page", 0, CONF_INT, 16, 4096, "64", NULL, NULL, "N",
         "positions in a KV page, a multiple of 16", LOADS},
     [OPT_PREFILL_CHUNK] = {"prefill-chunk", 0, CONF_INT, 1, 65536, "512", NULL, NULL, "N",

@@ -17,18 +17,12 @@ static void print_wrapped(FILE *out, int at, const char *text)
     int column = HELP_COLUMN;
     while (*text) {
         const int word = (int)strcspn(text, " ");
-        if (column > HELP_COLUMN && column + word > HELP_WIDTH) {
+        if (column > HELP_COLUMN && column + 1 + word > HELP_WIDTH) {
             fprintf(out, "\n%*s", HELP_COLUMN, "");
             column = HELP_COLUMN;
         }
-        fprintf(out, "%.*s", word, text);
-        column += word;
-        text += word;
-        if (*text == ' ') {
-            fputc(' ', out);
-            column++;
-            text++;
-        }
+        column += fprintf(out, "%s%.*s", column > HELP_COLUMN ? " " : "", word, text);
+        text += word + (text[word] == ' ');
     }
     fputc('\n', out);
 }

@@ -6,6 +6,7 @@
 #ifndef BENCH_BENCH_H
 #define BENCH_BENCH_H
 
+#include <sched.h>
 #include <stdint.h>
 
 #include "backend/backend.h"
@@ -55,6 +56,7 @@ struct bench_rig {
     int32_t *position, *slot, *seq_of_row, *logits_row; /* [cap_rows] */
     int32_t cap_rows, cap_logits, context;
     int cpus[RIG_MAX_CPUS], n_cpus, n_physical, n_threads;
+    cpu_set_t affinity;      /* the caller's before it was pinned; deinit gives it back */
 };
 /* Loads the model on `threads` cores and takes one sequence's KV. STATUS_INVALID when the context is
  * more than the model's. After failure only bench_rig_deinit() may follow. */
@@ -75,6 +77,7 @@ struct machine {
     uint64_t memory_bytes, available_bytes;
     int n_nodes;             /* NUMA */
 };
-void machine_read(struct machine *machine);
+/* Read once, at the first call: before the calling thread is pinned to a core. */
+const struct machine *machine_get(void);
 
 #endif

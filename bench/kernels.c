@@ -52,7 +52,8 @@ static enum status measure_kernel(struct kernel_stage *stage, const struct kerne
     const char *isa = isa_name(backend_isa(stage->backend));
     return line_write(stage->options, &(struct line){
         .bench = "kernels", .unit = "us", .better = LOWER, .values = &times, .roofs = &roofs,
-        .bound = roofs_bound(&roofs, kernel->bytes, kernel->macs, kernel->fmas, 0.6) * 1e6, .isa = isa,
+        .bound = roofs_bound(&roofs, kernel->bytes, kernel->macs, kernel->fmas, 0.6) * 1e6,
+        .roof = roofs_bound(&roofs, kernel->bytes, kernel->macs, kernel->fmas, 1) * 1e6, .isa = isa,
         .which = json_pack("{s:s,s:s,s:o}", "kernel", kernel->name, "isa", isa, "shape", kernel->shape),
     });
 }
@@ -299,12 +300,13 @@ static enum status kernels_isa(const struct bench_options *options, const char *
     static const enum tensor_type types[] = {TENSOR_Q4_0, TENSOR_Q8_0, TENSOR_F16, TENSOR_BF16, TENSOR_F32};
     struct kernel_stage stage = {.options = options, .seconds = options->quick ? 0.03 : 0.15,
                                  .threads = options->threads ? options->threads : 1};
-    struct machine machine;
+    const size_t beyond = (size_t)machine_get()->l3_bytes * (options->quick ? 3 : 8);
+    cpu_set_t affinity;
     int n_physical = 0;
     enum status status;
+    CPU_ZERO(&affinity);
+    sched_getaffinity(0, sizeof affinity, &affinity);
     TRY(backend_create("cpu", isa, &stage.backend));
-    machine_read(&machine);
-    const size_t beyond = (size_t)machine.l3_bytes * (options->quick ? 3 : 8);
     stage.buffer_bytes = beyond < (64u << 20) ? 64u << 20 : beyond > (512u << 20) ? 512u << 20 : beyond;
     if (stage.threads > backend_cpu_list(stage.cpus, RIG_MAX_CPUS, &n_physical)) {
         status = status_fail(STATUS_USAGE, "--threads %d is more than the cores this process may use",
@@ -324,6 +326,7 @@ out:
         lane_destroy(stage.lane);
     }
     backend_destroy(stage.backend);
+    sched_setaffinity(0, sizeof affinity, &affinity);
     return status;
 }
 

@@ -70,10 +70,9 @@ static void read_caches(struct machine *machine)
     }
 }
 
-void machine_read(struct machine *machine)
+static void machine_read(struct machine *machine)
 {
     int cpus[RIG_MAX_CPUS];
-    memset(machine, 0, sizeof *machine);
     read_cpu_name(machine->cpu, sizeof machine->cpu);
     machine->n_cpus = backend_cpu_list(cpus, RIG_MAX_CPUS, &machine->n_physical);
     read_caches(machine);
@@ -85,4 +84,13 @@ void machine_read(struct machine *machine)
         snprintf(path, sizeof path, "/sys/devices/system/node/node%d", i);
         machine->n_nodes += access(path, F_OK) == 0;
     }
+}
+
+const struct machine *machine_get(void)
+{
+    static struct machine machine;
+    if (machine.n_cpus == 0) {
+        machine_read(&machine);
+    }
+    return &machine;
 }

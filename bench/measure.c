@@ -95,13 +95,10 @@ static json_t *roofs_json(const struct roofs *roofs)
 
 static json_t *machine_json(void)
 {
-    static struct machine machine; /* read once */
-    if (machine.n_cpus == 0) {
-        machine_read(&machine);
-    }
+    const struct machine *machine = machine_get();
     char text[160];
-    snprintf(text, sizeof text, "%s, %d cores, %.0f GB", machine.cpu, machine.n_physical,
-             (double)machine.memory_bytes * 1e-9);
+    snprintf(text, sizeof text, "%s, %d cores, %.0f GB", machine->cpu, machine->n_physical,
+             (double)machine->memory_bytes * 1e-9);
     return json_string(text);
 }
 
@@ -112,7 +109,7 @@ static json_t *options_json(const struct bench_options *options, int n)
 }
 
 /* "decode  model=llama-1b type=q4_0 threads=1   62.1 tok/s   bound 66.0   0.94" */
-static void print_row(const struct line *line, double value, double fraction)
+static void print_row(const struct line *line, double value, double fraction, int is_void)
 {
     char which[160] = "";
     size_t at = 0;
@@ -127,18 +124,26 @@ static void print_row(const struct line *line, double value, double fraction)
         mem_free(text);
     }
     fprintf(stderr, "%-10s %-52s %10.3f %-6s bound %10.3f  %5.2f%s\n", line->bench, which, value, line->unit,
-            line->bound, fraction, line->roofs && fraction > VOID_FRACTION ? "  void" : "");
+            line->bound, fraction, is_void ? "  void" : "");
+}
+
+static double fraction_of(enum better better, double value, double bound)
+{
+    if (bound <= 0 || value <= 0) {
+        return 0;
+    }
+    return better == HIGHER ? value / bound : bound / value;
 }
 
 enum status line_write(const struct bench_options *options, const struct line *line)
 {
     const struct samples s = sorted(line->values);
     const double value = samples_median(line->values);
-    const double fraction = line->bound <= 0 || value <= 0 ? 0
-                            : line->better == HIGHER       ? value / line->bound
-                                                           : line->bound / value;
+    const double fraction = fraction_of(line->better, value, line->bound);
+    const double of_roof = fraction_of(line->better, value, line->roof > 0 ? line->roof : line->bound);
+    const int is_void = line->roofs != NULL && of_roof > VOID_FRACTION;
     if (isatty(STDERR_FILENO) && !options->quiet) {
-        print_row(line, value, fraction);
+        print_row(line, value, fraction, is_void);
     }
     json_t *object = json_pack(
         "{s:s,s:o,s:f,s:s,s:i,s:f,s:f,s:f,s:o,s:f,s:f,s:o,s:s,s:s,s:o,s:I}", "bench", line->bench, "case",
@@ -146,7 +151,7 @@ enum status line_write(const struct bench_options *options, const struct line *l
         "max", s.n ? s.value[s.n - 1] : 0.0, "roofs", roofs_json(line->roofs), "bound", line->bound, "fraction",
         fraction, "machine", machine_json(), "isa", line->isa, "commit", TANDEM_COMMIT, "options",
         options_json(options, s.n), "seed", (json_int_t)line->seed);
-    if (object && line->roofs && fraction > VOID_FRACTION) {
+    if (object && is_void) {
         json_object_set_new(object, "void", json_true());
     }
     char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;

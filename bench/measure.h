@@ -33,6 +33,7 @@ struct line {
     const struct samples *values;
     const struct roofs *roofs; /* NULL: bound is a promise, not a roof */
     double bound;            /* in the unit */
+    double roof;             /* in the unit, arithmetic at its full peak; 0 = the bound itself */
     const char *isa;
     uint64_t seed;
 };

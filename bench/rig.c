@@ -70,6 +70,8 @@ enum status bench_rig_init(struct bench_rig *rig, const struct bench_rig_options
     rig->cap_rows = options->cap_rows;
     rig->cap_logits = options->cap_logits;
     rig->context = options->context;
+    machine_get();
+    sched_getaffinity(0, sizeof rig->affinity, &rig->affinity);
     TRY(backend_create("cpu", options->isa, &rig->backend));
     rig->n_cpus = backend_cpu_list(rig->cpus, RIG_MAX_CPUS, &rig->n_physical);
     TRY(bench_rig_use_threads(rig, options->threads ? options->threads : rig->n_physical));
@@ -96,6 +98,9 @@ void bench_rig_deinit(struct bench_rig *rig)
     }
     if (rig->backend) {
         backend_destroy(rig->backend);
+    }
+    if (CPU_COUNT(&rig->affinity) > 0) {
+        sched_setaffinity(0, sizeof rig->affinity, &rig->affinity);
     }
     mem_free(rig->pages);
     mem_free(rig->position);

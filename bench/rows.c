@@ -34,6 +34,7 @@ static enum status rows_threads(const struct bench_options *options, struct benc
         TRY(line_write(options, &(struct line){
             .bench = "rows", .unit = "ms", .better = LOWER, .values = &times[n], .roofs = &roofs, .seed = 1,
             .bound = roofs_bound(&roofs, bytes, macs * n, 0, 0.6) * 1e3,
+            .roof = roofs_bound(&roofs, bytes, macs * n, 0, 1) * 1e3,
             .isa = isa_name(backend_isa(rig->backend)),
             .which = json_pack("{s:s,s:s,s:i,s:i}", "model", model->model, "type", model->type, "threads",
                                threads, "rows", (int)n),

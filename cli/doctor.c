@@ -12,7 +12,7 @@ static const double DECODE_PART = 0.85, PREFILL_PART = 0.55, ROOF_SECONDS = 0.4;
 
 struct rates { int threads; double read, integer, fp32; }; /* bytes/s, MAC/s, FMA/s */
 struct doctor {
-    struct machine machine;
+    const struct machine *machine;
     struct backend *backend;
     int cpus[RIG_MAX_CPUS];
     int n_rates;
@@ -95,7 +95,7 @@ static double predicted_prefill(const struct doctor *doctor, const struct rates 
 static void what_holds_back(const struct doctor *doctor, char *text, size_t cap)
 {
     const struct rates *all = &doctor->rates[doctor->n_rates - 1];
-    const struct machine *machine = &doctor->machine;
+    const struct machine *machine = doctor->machine;
     if (doctor->weight_bytes > (double)machine->available_bytes) {
         snprintf(text, cap, "memory: the weights take %.1f GB and %.1f GB are free", doctor->weight_bytes * 1e-9,
                  (double)machine->available_bytes * 1e-9);
@@ -114,7 +114,7 @@ static void what_holds_back(const struct doctor *doctor, char *text, size_t cap)
 
 static void doctor_print(const struct doctor *doctor)
 {
-    const struct machine *machine = &doctor->machine;
+    const struct machine *machine = doctor->machine;
     char text[256];
     printf("processor    %s\n", machine->cpu);
     printf("cores        %d physical, %d usable, %d memory node%s\n", machine->n_physical, machine->n_cpus,
@@ -161,7 +161,7 @@ static json_t *rates_json(const struct doctor *doctor)
 
 static json_t *doctor_json(const struct doctor *doctor)
 {
-    const struct machine *m = &doctor->machine;
+    const struct machine *m = doctor->machine;
     char text[256] = "";
     if (doctor->model) {
         what_holds_back(doctor, text, sizeof text);
@@ -181,7 +181,7 @@ enum status verb_doctor(const struct conf *conf)
     struct doctor doctor = {0};
     char path[PATH_CAP];
     enum status status;
-    machine_read(&doctor.machine);
+    doctor.machine = machine_get();
     doctor_isas(&doctor);
     TRY_GOTO(doctor_model(conf, &doctor, path), out);
     TRY_GOTO(doctor_measure(conf, &doctor), out);

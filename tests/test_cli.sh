@@ -1,0 +1,247 @@
+#!/bin/sh
+# The program as people meet it: what goes where, exit codes, one sentence for what is wrong.
+# usage: tests/test_cli.sh PROGRAM      from the root of the tree; needs nothing but sh and coreutils
+set -u
+LC_ALL=C
+export LC_ALL
+tandem=${1:-build/release/tandem}
+dir=$(mktemp -d) || exit 2
+trap 'rm -rf "$dir"' EXIT
+failed=0
+story="Once upon a time"
+model=models/stories15M.Q8_0.gguf
+
+# check NAME COMMAND...: a case, ok when the command succeeds
+check() {
+    name=$1
+    shift
+    if "$@"; then
+        echo "ok - $name"
+    else
+        echo "not ok - $name"
+        sed 's/^/    err: /' "$dir/err" | head -n 3
+        failed=1
+    fi
+}
+# run_it CODE ARGUMENTS...: runs tandem into $dir/out and $dir/err, expects the exit code
+run_it() {
+    expected=$1
+    shift
+    "$tandem" "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    code=$?
+    [ "$code" -eq "$expected" ] || { echo "    exit $code, expected $expected: $*"; return 1; }
+}
+out_has() { grep -q -- "$1" "$dir/out"; }
+err_has() { grep -q -- "$1" "$dir/err"; }
+# says CODE TEXT ARGUMENTS...: fails with one sentence that has TEXT, and writes nothing to stdout
+says() {
+    code_wanted=$1 text=$2
+    shift 2
+    run_it "$code_wanted" "$@" && err_has "$text" && [ ! -s "$dir/out" ] &&
+        [ "$(wc -l <"$dir/err")" -eq 1 ]
+}
+field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p" "$2" | head -n 1; }
+
+# ---- help and wrong usage ----
+help_page() { run_it 0 --help && out_has tokenize && [ ! -s "$dir/err" ]; }
+verb_help() { run_it 0 run --help && out_has -- --max-tokens && run_it 0 help bench && out_has prefill; }
+no_verb() { run_it 2 && [ ! -s "$dir/out" ] && err_has usage; }
+version() { run_it 0 --version && out_has '^tandem '; }
+check "help goes to standard output" help_page
+check "every verb has its help" verb_help
+check "no verb is wrong usage" no_verb
+check "version" version
+check "unknown verb names the nearest" says 2 "nearest is 'run'" runn
+check "unknown option names the nearest" says 2 "--max-tokens" run --max-tokns 3
+check "unknown value names the nearest" says 2 "'f16'" run --kv f17
+check "value out of range" says 2 "from 1 to" run --threads 0
+check "two prompts" says 2 "one prompt" run -p a --ids 1
+check "verbs not built are refused" says 1 "not built yet" serve
+check "drafts not built are refused" says 1 "not built yet" run --draft model.gguf -p a
+check "k needs a draft" says 1 "needs a draft" run -p a --k 4
+check "unknown bench names the nearest" says 2 "'decode'" bench decod
+check "logits needs ids and out" says 2 "--ids" logits
+environment() { TANDEM_THREADS=many says 2 "TANDEM_THREADS" run -p a; }
+check "environment is checked too" environment
+
+# ---- run ----
+run_text() {
+    run_it 0 run -p "$story" -n 24 --threads 1 && [ "$(wc -c <"$dir/out")" -gt 40 ] &&
+        err_has 'tok/s' && err_has 'digest' && err_has 'fingerprint'
+}
+check "run writes text, and speed and digest beside it" run_text
+cp "$dir/out" "$dir/story"
+run_quiet() { run_it 0 run -p "$story" -n 24 --quiet && cmp -s "$dir/out" "$dir/story" && [ ! -s "$dir/err" ]; }
+check "quiet" run_quiet
+run_stdin() {
+    printf %s "$story" | "$tandem" run -n 24 --quiet >"$dir/out" 2>"$dir/err" && cmp -s "$dir/out" "$dir/story"
+}
+check "prompt from standard input" run_stdin
+run_file() {
+    printf %s "$story" >"$dir/prompt" && run_it 0 run --prompt-file "$dir/prompt" -n 24 --quiet &&
+        cmp -s "$dir/out" "$dir/story"
+}
+check "prompt from a file" run_file
+run_ids() { run_it 0 run --ids 1,9038,2501,263,931 -n 24 --quiet && cmp -s "$dir/out" "$dir/story"; }
+check "prompt as ids" run_ids
+run_json() {
+    run_it 0 run -p "$story" -n 24 --json || return 1
+    [ "$(wc -l <"$dir/out")" -eq 1 ] || return 1
+    for key in text prompt_ids token_ids finish_reason seed seconds load prefill decode first_token_ms \
+        tok_per_s target_passes tokens_per_pass logits_digest fingerprint plan roof draft; do
+        out_has "\"$key\":" || { echo "    no $key"; return 1; }
+    done
+    out_has '"finish_reason":"length"' && out_has '"plan":"exact"' && out_has '"draft":null' &&
+        field logits_digest "$dir/out" | grep -qx '[0-9a-f]\{16\}'
+}
+check "run --json has every field" run_json
+digest=$(field logits_digest "$dir/out")
+fingerprint=$(field fingerprint "$dir/out")
+same_digest() {
+    "$@" "$tandem" run -p "$story" -n 24 --json >"$dir/out" 2>"$dir/err" &&
+        [ "$(field logits_digest "$dir/out")" = "$digest" ] &&
+        [ "$(field fingerprint "$dir/out")" = "$fingerprint" ]
+}
+check "same digest in scalar code" same_digest env TANDEM_ISA=scalar
+if grep -q avx512_vnni /proc/cpuinfo; then
+    check "same digest in avx2 and avx512" same_digest env TANDEM_ISA=avx2
+fi
+check "same digest on one thread" same_digest env TANDEM_THREADS=1
+check "same digest for prompt chunks of 1" same_digest env TANDEM_PREFILL_CHUNK=1
+check "same digest for pages of 16" same_digest env TANDEM_PAGE=16
+seeded() {
+    run_it 0 run -p "$story" -n 24 -t 0.9 -s 7 --quiet && cp "$dir/out" "$dir/seven" &&
+        run_it 0 run -p "$story" -n 24 -t 0.9 -s 7 --quiet && cmp -s "$dir/out" "$dir/seven" &&
+        run_it 0 run -p "$story" -n 24 -t 0.9 -s 8 --quiet && ! cmp -s "$dir/out" "$dir/seven"
+}
+check "a seed repeats a text, another gives another" seeded
+stops() { run_it 0 run -p "$story" --stop girl --json && out_has '"finish_reason":"stop"' && ! out_has '"text":"[^"]*girl'; }
+check "stop text" stops
+
+# ---- files that are wrong ----
+head -c 1000000 $model >"$dir/cut.gguf"
+printf 'this is not a model\n' >"$dir/text.gguf"
+check "missing file" says 1 "missing.gguf" run -m "$dir/missing.gguf" -p a
+check "cut file" says 1 "" run -m "$dir/cut.gguf" -p a
+check "file of another kind" says 1 "GGUF" run -m "$dir/text.gguf" -p a
+check "missing prompt file" says 1 "nowhere" run --prompt-file "$dir/nowhere"
+check "id outside the vocabulary" says 1 "32000" run --ids 1,32000
+check "id that is no number" says 2 "one" run --ids 1,one
+check "empty ids" says 2 "no id" run --ids ,
+check "prompt longer than the context" says 1 "4" run -p "$story, there was a girl" --context 4
+check "too little memory says how much" says 1 "[0-9]" run -p a --memory 1M
+check "context over the model's" says 1 "256" run -p a --context 100000
+
+# ---- ends that are not the program's ----
+full_disk() {
+    "$tandem" run -p "$story" -n 4 --quiet >/dev/full 2>"$dir/err"
+    [ $? -eq 1 ] && err_has "cannot write"
+}
+check "full disk" full_disk
+gone_reader() {
+    { "$tandem" run -p "$story" -n 200 --quiet 2>"$dir/err"; echo $? >"$dir/code"; } | head -c 1 >/dev/null
+    [ "$(cat "$dir/code")" -eq 1 ] && err_has "cannot write"
+}
+check "reader that is gone" gone_reader
+interrupted() {
+    "$tandem" run -m synth:llama-1b,q4_0,layers=4,vocab=32000 --ids 1,2,3 --json >"$dir/out" 2>"$dir/err" &
+    pid=$!
+    sleep "${TANDEM_TEST_LOAD_SECONDS:-3}"
+    kill -INT $pid
+    wait $pid
+    [ $? -eq 130 ] && out_has '"finish_reason":"cancelled"' && out_has '"token_ids":\[[0-9]'
+}
+check "Ctrl-C ends with what was written" interrupted
+
+# ---- batch ----
+cat >"$dir/requests" <<LINES
+{"id":"a","prompt":"$story","max_tokens":24}
+{"id":7,"ids":[1,9038,2501,263,931],"max_tokens":24,"temperature":0}
+
+{"prompt":"The dragon","max_tokens":8,"temperature":0.8,"seed":3,"stop":["."]}
+LINES
+batch_good() {
+    run_it 0 batch "$dir/requests" --max-batch 3 && [ "$(wc -l <"$dir/out")" -eq 3 ] &&
+        grep '"id":"a"' "$dir/out" | grep -q "\"logits_digest\":\"$digest\"" &&
+        grep '"id":7' "$dir/out" | grep -q "\"logits_digest\":\"$digest\"" && out_has '"id":4'
+}
+check "batch runs all, with the digests of runs alone" batch_good
+cat >>"$dir/requests" <<'LINES'
+not json
+{"id":"m","messages":[]}
+{"id":"t","prompt":"x","max_token":3}
+{"id":"v","ids":[99999]}
+{"id":"e"}
+{"id":"r","prompt":"x","temperature":-1}
+LINES
+batch_bad() {
+    run_it 1 batch "$dir/requests" && [ "$(wc -l <"$dir/out")" -eq 9 ] &&
+        [ "$(grep -c '"error":' "$dir/out")" -eq 6 ] && grep '"id":"t"' "$dir/out" | grep -q max_tokens &&
+        grep '"id":"a"' "$dir/out" | grep -q "$digest" && out_has '"id":5'
+}
+check "bad lines hurt no other" batch_bad
+batch_stdin() { head -n 1 "$dir/requests" | "$tandem" batch - >"$dir/out" 2>"$dir/err" && out_has "$digest"; }
+check "batch from standard input" batch_stdin
+check "batch of a missing file" says 1 "none.jsonl" batch "$dir/none.jsonl"
+
+# ---- logits ----
+logits_file() {
+    run_it 0 logits --ids 1,9038,2501 --out "$dir/a.f32" --json &&
+        [ "$(wc -c <"$dir/a.f32")" -eq $((3 * 32000 * 4)) ] &&
+        TANDEM_PREFILL_CHUNK=1 run_it 0 logits --ids 1,9038,2501 --out "$dir/b.f32" --threads 1 --isa scalar &&
+        cmp -s "$dir/a.f32" "$dir/b.f32" &&
+        run_it 0 logits --ids 1,9038,2501 --out - && cmp -s "$dir/a.f32" "$dir/out"
+}
+check "logits, alike for any chunk, thread and instruction set" logits_file
+check "logits of an id outside the vocabulary" says 1 "32000" logits --ids 40000 --out "$dir/c.f32"
+
+# ---- text and ids ----
+tokens() { run_it 0 tokenize "$story" && [ "$(cat "$dir/out")" = "1 9038 2501 263 931" ]; }
+check "tokenize" tokens
+tokens_json() {
+    run_it 0 tokenize --json --no-special "$story" && [ "$(cat "$dir/out")" = '{"ids":[9038,2501,263,931]}' ]
+}
+check "tokenize --json --no-special" tokens_json
+printf 'caf\303\251 \377\000\n  two  spaces\342\202' >"$dir/bytes"
+round_trip() {
+    "$tandem" tokenize <"$dir/bytes" >"$dir/ids" 2>"$dir/err" &&
+        "$tandem" detokenize <"$dir/ids" >"$dir/out" 2>"$dir/err" && cmp -s "$dir/bytes" "$dir/out" &&
+        "$tandem" tokenize --json <"$dir/bytes" | "$tandem" detokenize >"$dir/out" && cmp -s "$dir/bytes" "$dir/out"
+}
+check "bytes come back as they were" round_trip
+ids_as_arguments() { run_it 0 detokenize 1 9038 2501 263 931 && [ "$(cat "$dir/out")" = "$story" ]; }
+check "detokenize arguments" ids_as_arguments
+check "detokenize outside the vocabulary" says 1 "32000" detokenize 32000
+
+# ---- inspect, synth, doctor, bench ----
+inspect() { run_it 0 inspect $model && out_has llama && out_has 'token_embd.weight' && run_it 0 inspect $model --json && out_has '"runs":true'; }
+check "inspect" inspect
+check "inspect of something else" says 1 "" inspect "$dir/text.gguf"
+synth() {
+    run_it 0 synth tiny,q8_0,seed=3 && out_has parameters &&
+        run_it 0 synth tiny,q8_0,seed=3 --out "$dir/tiny.gguf" && run_it 0 inspect "$dir/tiny.gguf" &&
+        run_it 0 run -m "$dir/tiny.gguf" --ids 1,2,3 -n 8 --json && cp "$dir/out" "$dir/from_file" &&
+        run_it 0 run -m synth:tiny,q8_0,seed=3 --ids 1,2,3 -n 8 --json &&
+        [ "$(field logits_digest "$dir/out")" = "$(field logits_digest "$dir/from_file")" ]
+}
+check "synth, in memory and as a file" synth
+check "unknown synthetic shape" says 1 "" synth lama-1b
+no_text() { run_it 1 run -m synth:tiny,q8_0 -p a && [ -s "$dir/err" ]; }
+check "text for a model without vocabulary" no_text
+doctor() { run_it 0 doctor --threads 1 && out_has 'tok/s' && run_it 0 doctor --threads 1 --json && out_has gmac_per_s; }
+check "doctor" doctor
+bench_fields() {
+    run_it 0 bench "$1" --target synth:tiny,q8_0,seed=1 --quick --reps 2 --threads 1 || return 1
+    for key in bench case value unit n min median max roofs bound fraction machine isa commit options seed; do
+        out_has "\"$key\":" || { echo "    no $key"; return 1; }
+    done
+}
+for name in decode rows prefill scheduler memory; do
+    check "bench $name has every field" bench_fields $name
+done
+first_token() { run_it 0 bench first-token --quick --reps 1 && out_has '"unit":"ms"'; }
+check "bench first-token" first_token
+load() { run_it 0 bench load --quick --reps 1 && out_has '"bench":"load"'; }
+check "bench load" load
+
+exit $failed
