@@ -11,6 +11,8 @@
 
 enum { MEM_ALIGN_BYTES = 64 };
 static const size_t mem_huge_bytes = (size_t)2 << 20;
+/* No machine has a terabyte for one block: more is a size gone wrong, and not worth asking for. */
+static const size_t mem_limit_bytes = ((size_t)1 << 40) - MEM_ALIGN_BYTES * 2;
 
 struct mem_header { size_t bytes; };
 _Static_assert(sizeof(struct mem_header) <= MEM_ALIGN_BYTES, "the header has one cache line");
@@ -37,7 +39,7 @@ static int mem_count_and_test(void)
 
 static void *mem_take(size_t n, size_t size)
 {
-    if (mem_count_and_test() || (size != 0 && n > (SIZE_MAX / 2) / size)) {
+    if (mem_count_and_test() || (size != 0 && n > mem_limit_bytes / size)) {
         return NULL;
     }
     const size_t bytes = n * size;
@@ -87,7 +89,7 @@ static size_t mem_map_rounded(size_t bytes)
 {
     const size_t unit = bytes >= mem_huge_bytes ? mem_huge_bytes : (size_t)sysconf(_SC_PAGESIZE);
     if (bytes > SIZE_MAX / 2) {
-        return 0;
+        return 0; /* maps may be larger than blocks: address space is all they take at first */
     }
     return bytes == 0 ? unit : (bytes + unit - 1) / unit * unit;
 }

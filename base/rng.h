@@ -40,36 +40,32 @@ static inline uint64_t rng_mix64(uint64_t x)
 
 enum { RNG_CHUNK_COUNTERS = 16, RNG_CHUNK_IDS = 4 * RNG_CHUNK_COUNTERS };
 
+/* One round on one counter; `round` is a constant wherever this is written out. */
+static inline struct philox_block rng_round(struct philox_block c, uint64_t seed, uint32_t round)
+{
+    const uint64_t product0 = (uint64_t)c.word[0] * 0xd2511f53u;
+    const uint64_t product1 = (uint64_t)c.word[2] * 0xcd9e8d57u;
+    const uint32_t key0 = (uint32_t)seed + round * 0x9e3779b9u;         /* golden ratio */
+    const uint32_t key1 = (uint32_t)(seed >> 32) + round * 0xbb67ae85u; /* square root of 3, less 1 */
+    return (struct philox_block){ { (uint32_t)(product1 >> 32) ^ c.word[1] ^ key0, (uint32_t)product1,
+                                    (uint32_t)(product0 >> 32) ^ c.word[3] ^ key1, (uint32_t)product0 } };
+}
+
 /* words of ids 4 * block .. 4 * block + 63, in order */
 static inline void rng_chunk_words(uint64_t seed, enum coin_purpose purpose, uint32_t position,
                                    uint32_t block, uint32_t word[RNG_CHUNK_IDS])
 {
-    uint32_t c0[RNG_CHUNK_COUNTERS], c1[RNG_CHUNK_COUNTERS];
-    uint32_t c2[RNG_CHUNK_COUNTERS], c3[RNG_CHUNK_COUNTERS];
     for (uint32_t i = 0; i < RNG_CHUNK_COUNTERS; i++) {
-        c0[i] = block + i;
-        c1[i] = position;
-        c2[i] = (uint32_t)purpose;
-        c3[i] = 0;
-    }
-    uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
-    for (int round = 0; round < 10; round++) {
-        for (int i = 0; i < RNG_CHUNK_COUNTERS; i++) {
-            const uint64_t product0 = (uint64_t)c0[i] * 0xd2511f53u;
-            const uint64_t product1 = (uint64_t)c2[i] * 0xcd9e8d57u;
-            c0[i] = (uint32_t)(product1 >> 32) ^ c1[i] ^ key0;
-            c2[i] = (uint32_t)(product0 >> 32) ^ c3[i] ^ key1;
-            c1[i] = (uint32_t)product1;
-            c3[i] = (uint32_t)product0;
-        }
-        key0 += 0x9e3779b9u; /* golden ratio */
-        key1 += 0xbb67ae85u; /* square root of 3, less 1 */
-    }
-    for (int i = 0; i < RNG_CHUNK_COUNTERS; i++) {
-        word[4 * i] = c0[i];
-        word[4 * i + 1] = c1[i];
-        word[4 * i + 2] = c2[i];
-        word[4 * i + 3] = c3[i];
+        struct philox_block c = { { block + i, position, (uint32_t)purpose, 0 } };
+        /* Written out: a loop inside would keep the one outside from becoming vectors. */
+        c = rng_round(rng_round(rng_round(c, seed, 0), seed, 1), seed, 2);
+        c = rng_round(rng_round(rng_round(c, seed, 3), seed, 4), seed, 5);
+        c = rng_round(rng_round(rng_round(c, seed, 6), seed, 7), seed, 8);
+        c = rng_round(c, seed, 9);
+        word[4 * i] = c.word[0];
+        word[4 * i + 1] = c.word[1];
+        word[4 * i + 2] = c.word[2];
+        word[4 * i + 3] = c.word[3];
     }
 }
 
@@ -77,22 +73,15 @@ static inline void rng_gumbel_fill_inline(uint64_t seed, enum coin_purpose purpo
                                           uint32_t first, uint32_t n, float *noise)
 {
     uint32_t word[RNG_CHUNK_IDS];
-    float last[RNG_CHUNK_IDS];
-    uint32_t done = 0;
-    for (; n - done >= RNG_CHUNK_IDS; done += RNG_CHUNK_IDS) {
+    float chunk[RNG_CHUNK_IDS];
+    for (uint32_t done = 0; done < n; done += RNG_CHUNK_IDS) {
         rng_chunk_words(seed, purpose, position, (first + done) / 4, word);
         for (int i = 0; i < RNG_CHUNK_IDS; i++) {
-            noise[done + (uint32_t)i] = mathx_gumbel(word[i]);
+            chunk[i] = mathx_gumbel(word[i]);
         }
+        const uint32_t left = n - done;
+        memcpy(noise + done, chunk, (left < RNG_CHUNK_IDS ? left : RNG_CHUNK_IDS) * sizeof *noise);
     }
-    if (done == n) {
-        return;
-    }
-    rng_chunk_words(seed, purpose, position, (first + done) / 4, word);
-    for (int i = 0; i < RNG_CHUNK_IDS; i++) {
-        last[i] = mathx_gumbel(word[i]);
-    }
-    memcpy(noise + done, last, (n - done) * sizeof *noise);
 }
 
 #endif
