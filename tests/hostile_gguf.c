@@ -167,19 +167,26 @@ static uint64_t put_keys(struct bytes *bytes, const struct hostile_change *chang
     return n;
 }
 
+/* Bytes that 32 elements of a type take; of types that are only named, enough. */
+static uint64_t block_bytes(uint32_t type)
+{
+    return type == 0 ? 128 : type == 1 || type == 30 ? 64 : type == 2 ? 18 : 34;
+}
+
 static uint64_t put_tensors(struct bytes *bytes, const struct hostile_change *change, uint64_t *n_data)
 {
     uint64_t n = 0, offset = 0;
     for (int i = 0; i < N_TENSORS; i++) {
-        const bool changed = is(change->tensor, TENSORS[i].name);
+        const bool changed = is(change->tensor, TENSORS[i].name), vector = TENSORS[i].dims[1] == 0;
         if (changed && !change->dims && !change->type && !change->offset) {
             continue;
         }
         const uint64_t *dims = changed && change->dims ? change->dims : TENSORS[i].dims;
-        bytes_put_tensor(bytes, TENSORS[i].name, dims[1] > 0 ? 2 : 1, dims,
-                         changed && change->type ? *change->type : 0,
+        const uint32_t type = changed && change->type ? *change->type : vector ? 0 : 2;
+        bytes_put_tensor(bytes, TENSORS[i].name, dims[1] > 0 ? 2 : 1, dims, type,
                          changed && change->offset ? *change->offset : offset);
-        offset += 32 * 64 * 4; /* room for each */
+        offset += TENSORS[i].dims[0] / 32 * (vector ? 1 : TENSORS[i].dims[1]) * block_bytes(type);
+        offset = (offset + 31) & ~UINT64_C(31);
         n++;
     }
     if (change->extra_tensor) {

@@ -1,7 +1,7 @@
 /* hostile_gguf: GGUF files made by hand in memory, right or wrong in one place, for the reader's tests.
  *
  * A builder appends bytes to a buffer; nothing is checked. hostile_small() is the smallest file that
- * can be loaded: one layer, width 32, two heads of 16, vocabulary of 8; a change of it names a thing
+ * can be loaded: one layer, width 32, two heads of 16, vocabulary of 8, matrices in Q4_0; a change of it names a thing
  * that is left out or made wrong.
  */
 #ifndef TESTS_HOSTILE_GGUF_H

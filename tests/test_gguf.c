@@ -124,7 +124,7 @@ static void test_cut_everywhere(void **state)
         assert_int_equal(open_and_check(&cut), STATUS_INVALID);
     }
     bytes_free(&whole);
-    refused(CHANGED(.cut = 1000 * 8), STATUS_INVALID, "do not fit into");
+    refused(CHANGED(.cut = 3000), STATUS_INVALID, "do not fit into");
 }
 
 static struct bytes one_key(void)
@@ -264,8 +264,8 @@ static void test_shapes_and_types(void **state)
             "blk.0.attn_q.weight: expected 32 x 32, file says 32 x 16");
     refused(CHANGED(.tensor = "blk.0.ffn_down.weight", .dims = DIMS(32, 64)), STATUS_INVALID,
             "blk.0.ffn_down.weight: expected 64 x 32, file says 32 x 64");
-    refused(CHANGED(.tensor = "output_norm.weight", .dims = DIMS(32, 2)), STATUS_INVALID,
-            "output_norm.weight: expected 32 x 1, file says 32 x 2");
+    refused(CHANGED(.tensor = "output_norm.weight", .dims = DIMS(16, 2)), STATUS_INVALID,
+            "output_norm.weight: expected 32 x 1, file says 16 x 2");
     refused(CHANGED(.tensor = "output_norm.weight", .type = U32(8)), STATUS_UNSUPPORTED, "expected F32, F16 or BF16");
     refused(CHANGED(.tensor = "blk.0.attn_v.weight", .type = U32(6)), STATUS_UNSUPPORTED,
             "blk.0.attn_v.weight has type Q5_0; supported");
