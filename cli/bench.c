@@ -15,6 +15,7 @@ void bench_print_names(FILE *out)
 
 enum status verb_bench(const struct conf *conf)
 {
+    static const char *const later[] = {"batch", "speculate", "ssd"};
     enum { MAX_QUESTIONS = 64 };
     const char *names[MAX_QUESTIONS];
     char path[PATH_CAP];
@@ -31,6 +32,11 @@ enum status verb_bench(const struct conf *conf)
         names[n] = bench_table[n].name;
         if (strcmp(bench_table[n].name, conf->argument[0]) == 0) {
             return bench_table[n].run(&options);
+        }
+    }
+    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
+        if (strcmp(later[i], conf->argument[0]) == 0) {
+            return status_fail(STATUS_UNSUPPORTED, "bench %s is not built yet", later[i]);
         }
     }
     return status_fail(STATUS_USAGE, "no bench '%s'; the nearest is '%s' (tandem bench --help lists them)",

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "bench/bench.h"
@@ -102,13 +103,15 @@ static enum status logits_run(const struct conf *conf, const struct id_list *ids
     if (!out) {
         return status_fail(STATUS_IO, "cannot write %s: %s", name, strerror(errno));
     }
+    struct stat info;
+    const int is_file = !to_stdout && fstat(fileno(out), &info) == 0 && S_ISREG(info.st_mode);
     enum status status = logits_write(rig, ids, out, name, &digest);
     if (to_stdout) {
         status = status == STATUS_OK ? output_flush() : status;
     } else if (fclose(out) != 0 && status == STATUS_OK) {
         status = status_fail(STATUS_IO, "cannot write %s: %s", name, strerror(errno));
     }
-    if (status != STATUS_OK && !to_stdout) {
+    if (status != STATUS_OK && is_file) {
         remove(name); /* half a file would pass for a whole one */
     }
     TRY(status);

@@ -1,6 +1,7 @@
 /* synth: a model of random weights in a named shape, described or written as a GGUF file. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/cli.h"
 #include "model/model.h"
@@ -34,6 +35,16 @@ static enum status synth_describe(const struct conf *conf, const char *name, con
     return output_flush();
 }
 
+/* The file is written beside its place and moved there: a device or a folder must not be moved over. */
+static enum status synth_check_out(const char *out)
+{
+    struct stat info;
+    if (out && stat(out, &info) == 0 && !S_ISREG(info.st_mode)) {
+        return status_fail(STATUS_IO, "cannot write %s: it is there, and is no regular file", out);
+    }
+    return STATUS_OK;
+}
+
 enum status verb_synth(const struct conf *conf)
 {
     static const char prefix[] = "synth:";
@@ -44,6 +55,7 @@ enum status verb_synth(const struct conf *conf)
     if (snprintf(name, sizeof name, "%s%s", has_prefix ? "" : prefix, given) >= (int)sizeof name) {
         return status_fail(STATUS_USAGE, "the name of a synthetic model is over %zu bytes", sizeof name);
     }
+    TRY(synth_check_out(out));
     TRY(model_source_open(name, &source));
     enum status status = model_source_check(source);
     if (status == STATUS_OK && out) {

@@ -122,7 +122,7 @@ check "stop text" stops
 head -c 1000000 $model >"$dir/cut.gguf"
 printf 'this is not a model\n' >"$dir/text.gguf"
 check "missing file" says 1 "missing.gguf" run -m "$dir/missing.gguf" -p a
-check "cut file" says 1 "" run -m "$dir/cut.gguf" -p a
+check "cut file" says 1 "cut or wrong" run -m "$dir/cut.gguf" -p a
 check "file of another kind" says 1 "GGUF" run -m "$dir/text.gguf" -p a
 check "missing prompt file" says 1 "nowhere" run --prompt-file "$dir/nowhere"
 check "id outside the vocabulary" says 1 "32000" run --ids 1,32000
@@ -193,6 +193,10 @@ logits_file() {
         run_it 0 logits --ids 1,9038,2501 --out - && cmp -s "$dir/a.f32" "$dir/out"
 }
 check "logits, alike for any chunk, thread and instruction set" logits_file
+logits_full() {
+    ln -sf /dev/full "$dir/full" && says 1 "No space" logits --ids 1,2 --out "$dir/full" && [ -c "$dir/full" ]
+}
+check "logits to a full disk" logits_full
 check "logits of an id outside the vocabulary" says 1 "32000" logits --ids 40000 --out "$dir/c.f32"
 
 # ---- text and ids ----
@@ -216,7 +220,7 @@ check "detokenize outside the vocabulary" says 1 "32000" detokenize 32000
 # ---- inspect, synth, doctor, bench ----
 inspect() { run_it 0 inspect $model && out_has llama && out_has 'token_embd.weight' && run_it 0 inspect $model --json && out_has '"runs":true'; }
 check "inspect" inspect
-check "inspect of something else" says 1 "" inspect "$dir/text.gguf"
+check "inspect of something else" says 1 "not a GGUF file" inspect "$dir/text.gguf"
 synth() {
     run_it 0 synth tiny,q8_0,seed=3 && out_has parameters &&
         run_it 0 synth tiny,q8_0,seed=3 --out "$dir/tiny.gguf" && run_it 0 inspect "$dir/tiny.gguf" &&
@@ -225,7 +229,8 @@ synth() {
         [ "$(field logits_digest "$dir/out")" = "$(field logits_digest "$dir/from_file")" ]
 }
 check "synth, in memory and as a file" synth
-check "unknown synthetic shape" says 1 "" synth lama-1b
+check "unknown synthetic shape" says 1 "llama-1b" synth lama-1b
+check "synth over something that is no file" says 1 "no regular file" synth tiny,q8_0 --out "$dir/full"
 no_text() { run_it 1 run -m synth:tiny,q8_0 -p a && [ -s "$dir/err" ]; }
 check "text for a model without vocabulary" no_text
 doctor() { run_it 0 doctor --threads 1 && out_has 'tok/s' && run_it 0 doctor --threads 1 --json && out_has gmac_per_s; }
