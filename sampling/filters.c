@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-enum { ROW_PARTIALS = 64 };
+enum { ROW_PARTIALS = 64, LIST_STEP = 64 };
 static const double sampling_one = 0x1p40; /* probability 1 in integers */
 
 bool sampling_has_filters(const struct sampling_params *params)
@@ -21,9 +21,21 @@ void sampling_list_begin(const struct sampling_params *params, const float *valu
 {
     const float temperature = params->temperature;
     float *kept = scratch->value; /* may be `value` itself */
-    for (int32_t i = 0; i < n_vocab; i++) {
-        kept[i] = value[i] / temperature;
-        scratch->id[i] = i;
+    int32_t done = 0;
+    for (; n_vocab - done >= LIST_STEP; done += LIST_STEP) {
+        float step[LIST_STEP]; /* fixed length, no aliases: divisions become vectors */
+        memcpy(step, value + done, sizeof step);
+        for (int32_t i = 0; i < LIST_STEP; i++) {
+            step[i] /= temperature;
+        }
+        memcpy(kept + done, step, sizeof step);
+        for (int32_t i = 0; i < LIST_STEP; i++) {
+            scratch->id[done + i] = done + i;
+        }
+    }
+    for (; done < n_vocab; done++) {
+        kept[done] = value[done] / temperature;
+        scratch->id[done] = done;
     }
     scratch->n_kept = n_vocab;
     scratch->max = max;
@@ -57,9 +69,11 @@ static void filter_top_k(int32_t k, struct sampling_scratch *scratch)
 {
     sampling_select_top(scratch->value, scratch->id, scratch->n_kept, k, scratch->key);
     const uint64_t lowest = scratch->key[0];
+    const float lowest_value = sampling_key_value(lowest);
     int32_t n = 0;
     for (int32_t i = 0; i < scratch->n_kept; i++) {
-        if (sampling_key(scratch->value[i], scratch->id[i]) >= lowest) {
+        if (scratch->value[i] >= lowest_value
+            && sampling_key(scratch->value[i], scratch->id[i]) >= lowest) {
             scratch->value[n] = scratch->value[i];
             scratch->id[n++] = scratch->id[i];
         }
@@ -86,7 +100,7 @@ static int32_t top_p_border(const int64_t *mass, int64_t *wanted)
     return -1;
 }
 
-/* The lowest key that stays; 0 keeps all. `prob` is in scratch->exp order, computed on the fly. */
+/* The lowest key that stays; 0 keeps all. */
 static uint64_t top_p_lowest(struct sampling_scratch *scratch, float sum, int64_t wanted)
 {
     memset(scratch->mass, 0, SAMPLING_BUCKETS * sizeof *scratch->mass);
@@ -108,8 +122,7 @@ static uint64_t top_p_lowest(struct sampling_scratch *scratch, float sum, int64_
     sampling_sort_keys(scratch->key, n);
     int32_t last = 0;
     for (; last < n - 1; last++) {
-        const uint32_t bits = (uint32_t)(scratch->key[last] >> 32) & 0x7fffffffu;
-        wanted -= prob_mass(mathx_from_bits(bits));
+        wanted -= prob_mass(sampling_key_value(scratch->key[last]));
         if (wanted <= 0) {
             break;
         }

@@ -41,6 +41,12 @@ static inline int32_t sampling_key_id(uint64_t key)
     return (int32_t)(0xffffffffu - (uint32_t)key);
 }
 
+static inline float sampling_key_value(uint64_t key)
+{
+    const uint32_t ordered = (uint32_t)(key >> 32);
+    return mathx_from_bits(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
+}
+
 /* ---- select.c ---- */
 /* The k highest of n keys (value[i], id ? id[i] : i), 1 <= k <= n, into heap [k], unordered but for
  * the lowest of them, which is heap[0]. */

@@ -39,8 +39,7 @@ void sampling_select_top(const float *value, const int32_t *id, int32_t n, int32
     for (int32_t i = k; i < n; i++) {
         if (value[i] > lowest) {
             heap_sink(heap, k, 0, sampling_key(value[i], id == NULL ? i : id[i]));
-            const uint32_t ordered = (uint32_t)(heap[0] >> 32);
-            lowest = mathx_from_bits(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
+            lowest = sampling_key_value(heap[0]);
         }
     }
 }

@@ -308,6 +308,23 @@ static void filters_as_the_reference(void **state)
     sampling_scratch_destroy(scratch);
 }
 
+/* One token far above thousands: their noise together beats it one time in four. */
+static void far_ahead_row(struct row_case *c)
+{
+    for (int32_t id = 0; id < c->n_vocab; id++) {
+        c->logits[id] = random_float(0, 0.5f);
+    }
+    c->logits[random_below((uint32_t)c->n_vocab)] = 10;
+}
+
+/* Logits so large that noise is rounded to a few values: ties after the noise. */
+static void coarse_row(struct row_case *c)
+{
+    for (int32_t id = 0; id < c->n_vocab; id++) {
+        c->logits[id] = 0x1p25f + 4 * (float)random_below(2);
+    }
+}
+
 /* Many blocks of ids, sharp and flat: what passing over blocks must not change. */
 static void long_rows_as_the_reference(void **state)
 {
@@ -320,6 +337,10 @@ static void long_rows_as_the_reference(void **state)
         random_row(&c, MAX_VOCAB - (int32_t)random_below(600));
         random_params(&c, round % 3 == 0 ? 0 : round % (USE_ALL + 1));
         c.params.temperature = round % 2 == 0 ? 1.0f : 0.1f;
+        if (round >= 20) {
+            round < 40 ? far_ahead_row(&c) : coarse_row(&c);
+            c.params.temperature = 1;
+        }
         const int32_t id = naive_choice(&c, kept, naive_kept(&c, kept));
         for (int b = 0; b < n_backends; b++) {
             struct sampling_choice choice;
@@ -386,6 +407,19 @@ static void top_p_at_the_border(void **state)
             assert_true(prob[id] == (id < cases[i].n_kept ? 1.0f / (float)cases[i].n_kept : 0.0f));
         }
     }
+    /* a half and two quarters: the border falls between two different probabilities */
+    const float halves[] = { -0x1.62e43p-1f, 0, -0x1.62e43p-1f };
+    const float first[] = { 0, 1, 0 };
+    float prob[3];
+    assert_true(mathx_exp(halves[0]) == 0.5f);
+    params.top_p = 0.5f;
+    assert_int_equal(sampling_distribution(backends[0], &params, halves, 3, NULL, 0, scratch, prob),
+                     STATUS_OK);
+    assert_memory_equal(prob, first, sizeof prob);
+    params.top_p = 0.75f;
+    assert_int_equal(sampling_distribution(backends[0], &params, halves, 3, NULL, 0, scratch, prob),
+                     STATUS_OK);
+    assert_true(prob[0] > 0 && prob[1] > 0 && prob[2] == 0);
     sampling_scratch_destroy(scratch);
 }
 
