@@ -36,6 +36,9 @@ CFLAGS_WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing
 ifneq ($(filter true 1,$(CI) $(WERROR)),)
 CFLAGS_WARN += -Werror
 endif
+ifeq ($(SAN),fuzz)
+CFLAGS_WARN := -Wall # gcc's opinion counts; clang is here for its fuzzer
+endif
 # Exact first: no contraction, no fast-math. The two -fno flags change no result; they let loops
 # over mathx vectorise.
 CFLAGS_NUM := -ffp-contract=off -fno-math-errno -fno-trapping-math
@@ -58,6 +61,10 @@ ISA_FLAGS_fma    := -mavx2 -mfma -mf16c -fno-tree-vectorize
 ISA_FLAGS_avx2   := -mavx2 -mfma -mf16c -mbmi2 -O3
 ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c \
                     -mbmi2 -mprefer-vector-width=512 -O3
+ifeq ($(SAN),fuzz) # parsers are fuzzed; instrumented kernels would take minutes to compile
+ISA_FLAGS_avx2   += -O1 -fno-sanitize=all
+ISA_FLAGS_avx512 += -O1 -fno-sanitize=all
+endif
 isa_of = $(or $(patsubst _%,%,$(filter _fma _avx2 _avx512,_$(lastword $(subst _, ,$*)))),scalar)
 
 # ---- what is built from what ----
