@@ -29,6 +29,23 @@ struct tile_place {
     int32_t vector;                    /* first of the tile: of positions, or of dimensions */
 };
 
+/* Lines of consecutive blocks in address order: hardware prefetchers follow runs, not strides. */
+struct line_walk {
+    const unsigned char *const *block;
+    const unsigned char *line;
+    int32_t n_blocks, n_lines, left; /* blocks to come, lines of a block, lines to come of this one */
+};
+
+ATTENTION_INLINE void line_walk_prefetch(struct line_walk *walk)
+{
+    __builtin_prefetch(walk->line);
+    walk->line += PREFETCH_LINE;
+    if (--walk->left == 0 && --walk->n_blocks > 0) {
+        walk->line = *++walk->block;
+        walk->left = walk->n_lines;
+    }
+}
+
 ATTENTION_INLINE VEC load_kv(const unsigned char *from, int32_t idx, const enum kv_type type)
 {
     return type == KV_F16 ? vec_from_f16(from + (size_t)idx * 2)
@@ -40,20 +57,24 @@ ATTENTION_INLINE void score_tile(const struct tile_place *place, const int H, co
 {
     const struct attention_job *job = place->job;
     const float *q = job->q + (size_t)place->head * (size_t)job->head_dim;
-    const unsigned char *k[MAX_TILE_VECTORS], *v[MAX_TILE_VECTORS];
+    const int32_t n_blocks = N < VECTORS_PER_BLOCK ? 1 : N / VECTORS_PER_BLOCK;
+    const int32_t step = type == KV_F16 ? 2 : 1; /* dimensions whose K of a block fills a cache line */
+    struct line_walk values = { .block = place->segment->v + place->vector / VECTORS_PER_BLOCK,
+                                .n_blocks = n_blocks, .n_lines = job->head_dim / step,
+                                .left = job->head_dim / step };
+    const unsigned char *k[MAX_TILE_VECTORS];
     VEC acc[4][MAX_TILE_VECTORS];
     UNROLL
     for (int n = 0; n < N; n++) {
         const int32_t vector = place->vector + n;
         const size_t lane = (size_t)(vector % VECTORS_PER_BLOCK) * VEC_LANES;
         k[n] = place->segment->k[vector / VECTORS_PER_BLOCK] + lane * attention_kv_bytes(type);
-        v[n] = place->segment->v[vector / VECTORS_PER_BLOCK] + lane * attention_kv_bytes(type);
         UNROLL
         for (int h = 0; h < H; h++) {
             acc[h][n] = vec_zero();
         }
     }
-    const int32_t step = type == KV_F16 ? 2 : 1; /* dimensions whose K of a block fills a cache line */
+    values.line = *values.block;
     for (int32_t d0 = 0; d0 < job->head_dim; d0 += step) {
         UNROLL
         for (int32_t d = d0; d < d0 + step; d++) {
@@ -71,9 +92,8 @@ ATTENTION_INLINE void score_tile(const struct tile_place *place, const int H, co
                 }
             }
         }
-        UNROLL
-        for (int n = 0; n < N; n += N < VECTORS_PER_BLOCK ? 1 : VECTORS_PER_BLOCK) {
-            __builtin_prefetch(v[n] + (size_t)(d0 / step) * PREFETCH_LINE);
+        for (int b = 0; b < n_blocks; b++) {
+            line_walk_prefetch(&values);
         }
     }
     UNROLL
