@@ -52,7 +52,7 @@ endif
 CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(if $(DEBUG),-O0,-O2) -g -I. -Iinclude -I$(BUILD)/include \
               -MMD -MP -pthread $(CFLAGS_WARN) $(CFLAGS_NUM) $(CFLAGS_SAN_$(SAN)) $(CFLAGS)
 LDLIBS    := -lm -pthread
-LIBS_TEXT := -lpcre2-8 -lutf8proc
+LIBS_TEXT := -Wl,--as-needed -lpcre2-8 -lutf8proc # for byte-pair tokenizers; unused by others
 LIBS_CLI  := -ljansson
 
 # Instruction sets per file, chosen at run time.
