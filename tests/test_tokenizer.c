@@ -188,7 +188,7 @@ static size_t encode_plainly(const struct small_vocab *vocab, const char *text, 
         float best_score = 0;
         for (size_t i = 0; i + 1 < n; i++) {
             char joined[128];
-            snprintf(joined, sizeof joined, "%s%s", bytes[i], bytes[i + 1]);
+            snprintf(joined, sizeof joined, "%.63s%.63s", bytes[i], bytes[i + 1]);
             for (int32_t id = SMALL_VOCAB_FIRST; id < vocab->spec.n_tokens; id++) {
                 if (vocab->tokens[id].n_bytes == strlen(joined) &&
                     memcmp(vocab->tokens[id].bytes, joined, strlen(joined)) == 0 &&
