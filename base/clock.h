@@ -6,7 +6,7 @@
 
 int64_t clock_now_ns(void);
 int64_t clock_thread_cpu_ns(void);
-/* Nanoseconds since the process was started by the kernel (first-token latency counts from here). */
+/* Nanoseconds since the kernel started the process (first-token latency counts from here). */
 int64_t clock_since_process_start_ns(void);
 
 #endif

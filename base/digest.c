@@ -4,7 +4,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-_Static_assert(sizeof(XXH3_state_t) <= sizeof ((struct digest *)0)->opaque, "digest state is too small");
+_Static_assert(sizeof(XXH3_state_t) <= sizeof((struct digest *)0)->opaque,
+               "digest state is too small");
 _Static_assert(_Alignof(XXH3_state_t) <= _Alignof(struct digest), "digest state is misaligned");
 
 void digest_init(struct digest *digest)

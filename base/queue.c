@@ -27,8 +27,8 @@ enum status queue_create(size_t item_bytes, size_t cap, struct queue **out)
     if (queue == NULL || items == NULL || pthread_condattr_init(&monotonic) != 0) {
         mem_free(items);
         mem_free(queue);
-        return status_fail(STATUS_NO_MEMORY, "no memory for a queue of %zu messages of %zu bytes", cap,
-                           item_bytes);
+        return status_fail(STATUS_NO_MEMORY, "no memory for a queue of %zu messages of %zu bytes",
+                           cap, item_bytes);
     }
     *queue = (struct queue){ .item_bytes = item_bytes, .cap = cap, .items = items };
     int failed = pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -85,7 +85,8 @@ static struct timespec queue_deadline(int64_t timeout_ns)
 /* Mutex held. Returns when there is a message, the queue is closed, or time is up. */
 static void queue_await(struct queue *queue, int64_t timeout_ns)
 {
-    const struct timespec deadline = timeout_ns > 0 ? queue_deadline(timeout_ns) : (struct timespec){ 0, 0 };
+    const struct timespec deadline =
+        timeout_ns > 0 ? queue_deadline(timeout_ns) : (struct timespec){0, 0};
     int error = 0;
     while (queue->len == 0 && !queue->closed && timeout_ns != 0 && error != ETIMEDOUT) {
         error = timeout_ns < 0 ? pthread_cond_wait(&queue->arrived, &queue->mutex)

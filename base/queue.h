@@ -1,4 +1,4 @@
-/* queue: bounded queue of fixed-size value messages between threads. Many producers, many consumers;
+/* queue: bounded queue of fixed-size value messages between threads. Many producers and consumers;
  * a mutex and a condition: it carries requests and events, a few thousand a second, not kernels.
  */
 #ifndef BASE_QUEUE_H

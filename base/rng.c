@@ -1,5 +1,5 @@
-/* rng: one Philox block at a time, and what is read from it. The vector form of the same function is
- * in rng.h; tests/test_rng.c holds both to the published answers. */
+/* rng: one Philox block at a time, and what is read from it. The vector form of the same function
+ * is in rng.h; tests/test_rng.c holds both to the published answers. */
 #include "base/rng.h"
 
 #include <errno.h>

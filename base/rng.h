@@ -10,7 +10,13 @@
 
 #include "base/mathx.h"
 
-enum coin_purpose { COIN_TARGET = 0, COIN_ACCEPT = 1, COIN_RESIDUAL = 2, COIN_DRAFT = 3, COIN_CHOICE = 4 };
+enum coin_purpose {
+    COIN_TARGET = 0,
+    COIN_ACCEPT = 1,
+    COIN_RESIDUAL = 2,
+    COIN_DRAFT = 3,
+    COIN_CHOICE = 4
+};
 
 struct philox_block { uint32_t word[4]; };
 
@@ -21,10 +27,11 @@ float rng_coin_uniform(uint64_t seed, enum coin_purpose purpose, uint32_t positi
 /* noise[i] = Gumbel noise of index first + i; `first` must be a multiple of 4. Vectorises. */
 void rng_gumbel_fill(uint64_t seed, enum coin_purpose purpose, uint32_t position, uint32_t first,
                      uint32_t n, float *noise /* [n] */);
-/* The same as rng_gumbel_fill, compiled into the caller with the caller's instruction set. Chunks of
+/* The same as rng_gumbel_fill, compiled into the caller with its instruction set. Chunks of
  * 64 ids lie on the stack by word (16 counters at a time), so that every loop runs over lanes. */
-static inline void rng_gumbel_fill_inline(uint64_t seed, enum coin_purpose purpose, uint32_t position,
-                                          uint32_t first, uint32_t n, float *noise /* [n] */);
+static inline void rng_gumbel_fill_inline(uint64_t seed, enum coin_purpose purpose,
+                                          uint32_t position, uint32_t first, uint32_t n,
+                                          float *noise /* [n] */);
 /* Seed of choice i of a request with n > 1; choice 0 keeps the seed. */
 uint64_t rng_choice_seed(uint64_t seed, uint32_t choice);
 /* 64 bits from the operating system. */
@@ -46,9 +53,10 @@ static inline struct philox_block rng_round(struct philox_block c, uint64_t seed
     const uint64_t product0 = (uint64_t)c.word[0] * 0xd2511f53u;
     const uint64_t product1 = (uint64_t)c.word[2] * 0xcd9e8d57u;
     const uint32_t key0 = (uint32_t)seed + round * 0x9e3779b9u;         /* golden ratio */
-    const uint32_t key1 = (uint32_t)(seed >> 32) + round * 0xbb67ae85u; /* square root of 3, less 1 */
-    return (struct philox_block){ { (uint32_t)(product1 >> 32) ^ c.word[1] ^ key0, (uint32_t)product1,
-                                    (uint32_t)(product0 >> 32) ^ c.word[3] ^ key1, (uint32_t)product0 } };
+    const uint32_t key1 = (uint32_t)(seed >> 32) + round * 0xbb67ae85u; /* sqrt 3, less 1 */
+    const uint32_t word0 = (uint32_t)(product1 >> 32) ^ c.word[1] ^ key0;
+    const uint32_t word2 = (uint32_t)(product0 >> 32) ^ c.word[3] ^ key1;
+    return (struct philox_block){ { word0, (uint32_t)product1, word2, (uint32_t)product0 } };
 }
 
 /* words of ids 4 * block .. 4 * block + 63, in order */
@@ -69,8 +77,9 @@ static inline void rng_chunk_words(uint64_t seed, enum coin_purpose purpose, uin
     }
 }
 
-static inline void rng_gumbel_fill_inline(uint64_t seed, enum coin_purpose purpose, uint32_t position,
-                                          uint32_t first, uint32_t n, float *noise)
+static inline void rng_gumbel_fill_inline(uint64_t seed, enum coin_purpose purpose,
+                                          uint32_t position, uint32_t first, uint32_t n,
+                                          float *noise)
 {
     uint32_t word[RNG_CHUNK_IDS];
     float chunk[RNG_CHUNK_IDS];

@@ -1,4 +1,4 @@
-/* status: the sentence of the last failure, kept per thread, and the end of a program with a bug. */
+/* status: the sentence of the last failure, kept per thread, and how a program with a bug ends. */
 #include "base/status.h"
 
 #include <stdarg.h>

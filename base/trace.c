@@ -1,5 +1,5 @@
-/* trace: a ring of 1024 events. A writer takes a number, then writes its place; a reader meets a
- * place by its number, so an event being overwritten is left out instead of shown torn. */
+/* trace: a ring of 1024 events. A writer takes a number, then its place; a reader meets a place by its
+ * number. An event whose place is being written by another thread is left out, instead of torn. */
 #include "base/trace.h"
 
 #include <stdatomic.h>
@@ -10,8 +10,10 @@
 
 enum { TRACE_EVENTS = 1024 };
 
+static const uint64_t trace_writing = UINT64_MAX;
+
 struct trace_place {
-    _Atomic uint64_t number; /* of the event that lies here, from 1; 0 while it is being written */
+    _Atomic uint64_t number; /* of the event that lies here, from 1; trace_writing; 0 = none yet */
     _Atomic(const char *) name;
     _Atomic int64_t time_ns, a, b;
 };
@@ -26,7 +28,11 @@ void trace_event(const char *name, int64_t a, int64_t b)
         status_on_assert(trace_dump);
     }
     struct trace_place *place = &trace_ring[number % TRACE_EVENTS];
-    (void)atomic_exchange(&place->number, 0); /* what follows cannot be seen before this */
+    uint64_t before = atomic_load(&place->number);
+    /* A number above ours is a newer event, or a writer at work that slept for a whole round. */
+    if (before > number || !atomic_compare_exchange_strong(&place->number, &before, trace_writing)) {
+        return;
+    }
     atomic_store_explicit(&place->name, name, memory_order_relaxed);
     atomic_store_explicit(&place->time_ns, clock_now_ns(), memory_order_relaxed);
     atomic_store_explicit(&place->a, a, memory_order_relaxed);

@@ -1,7 +1,7 @@
 /* adjust: penalties and bias, the first filters. A token is penalised by what stands before the
  * position, prompt included, at most penalty_last_n tokens back:
  *   repetition (Keskar et al., "CTRL", 2019): positive logits divided, others multiplied, once;
- *   frequency: minus penalty * count; presence: minus penalty, once (both as OpenAI's API has them).
+ *   frequency: minus penalty * count; presence: minus penalty, once (as OpenAI's API has them).
  */
 #include "sampling/row.h"
 

@@ -13,7 +13,8 @@ static const float draw_noise_limit = 23.0f; /* noise of the word 0 is 22.874 */
 
 static float noisy_value(const struct sampling_coin *coin, float value, int32_t id)
 {
-    const uint32_t word = rng_coin_word(coin->seed, COIN_TARGET, (uint32_t)coin->position, (uint32_t)id);
+    const uint32_t word =
+        rng_coin_word(coin->seed, COIN_TARGET, (uint32_t)coin->position, (uint32_t)id);
     return value + mathx_gumbel(word);
 }
 

@@ -130,7 +130,8 @@ static uint64_t top_p_lowest(struct sampling_scratch *scratch, float sum, int64_
     return scratch->key[last];
 }
 
-static void filter_top_p(const struct backend *backend, float top_p, struct sampling_scratch *scratch)
+static void filter_top_p(const struct backend *backend, float top_p,
+                         struct sampling_scratch *scratch)
 {
     const float sum = sampling_list_exp_sum(backend, scratch);
     const int64_t wanted = (int64_t)llrint((double)top_p * sampling_one);
@@ -147,7 +148,8 @@ static void filter_top_p(const struct backend *backend, float top_p, struct samp
 }
 
 /* A probability relative to the highest is exp(value - max) itself: the sum falls out. */
-static void filter_min_p(const struct backend *backend, float min_p, struct sampling_scratch *scratch)
+static void filter_min_p(const struct backend *backend, float min_p,
+                         struct sampling_scratch *scratch)
 {
     sampling_list_exp_sum(backend, scratch);
     int32_t n = 0;

@@ -25,8 +25,8 @@ static enum status check_float(struct float_range range)
 static enum status check_biases(const struct sampling_params *params, int32_t n_vocab)
 {
     if (params->n_biases < 0 || params->n_biases > SAMPLING_MAX_BIASES) {
-        return status_fail(STATUS_INVALID, "expected at most %d biases, found %d", SAMPLING_MAX_BIASES,
-                           params->n_biases);
+        return status_fail(STATUS_INVALID, "expected at most %d biases, found %d",
+                           SAMPLING_MAX_BIASES, params->n_biases);
     }
     for (int32_t i = 0; i < params->n_biases; i++) {
         const struct sampling_bias *bias = &params->biases[i];
@@ -35,8 +35,9 @@ static enum status check_biases(const struct sampling_params *params, int32_t n_
                                n_vocab - 1, bias->id);
         }
         if (i > 0 && bias->id <= bias[-1].id) {
-            return status_fail(STATUS_INVALID, "expected bias ids in ascending order, found %d after %d",
-                               bias->id, bias[-1].id);
+            return status_fail(STATUS_INVALID,
+                               "expected bias ids in ascending order, found %d after %d", bias->id,
+                               bias[-1].id);
         }
         TRY(check_float((struct float_range){ "bias", bias->bias, -1e6f, 1e6f }));
     }
@@ -48,11 +49,14 @@ enum status sampling_params_check(const struct sampling_params *params, int32_t 
     TRY(check_float((struct float_range){ "temperature", params->temperature, 0, 100 }));
     TRY(check_float((struct float_range){ "top_p", params->top_p, 0, 1 }));
     TRY(check_float((struct float_range){ "min_p", params->min_p, 0, 1 }));
-    TRY(check_float((struct float_range){ "repetition_penalty", params->repetition_penalty, 0.01f, 100 }));
-    TRY(check_float((struct float_range){ "presence_penalty", params->presence_penalty, -100, 100 }));
-    TRY(check_float((struct float_range){ "frequency_penalty", params->frequency_penalty, -100, 100 }));
+    TRY(check_float(
+        (struct float_range){"repetition_penalty", params->repetition_penalty, 0.01f, 100}));
+    TRY(check_float((struct float_range){"presence_penalty", params->presence_penalty, -100, 100}));
+    TRY(check_float(
+        (struct float_range){"frequency_penalty", params->frequency_penalty, -100, 100}));
     if (params->top_k < 0) {
-        return status_fail(STATUS_INVALID, "expected top_k of at least 0 (off), found %d", params->top_k);
+        return status_fail(STATUS_INVALID, "expected top_k of at least 0 (off), found %d",
+                           params->top_k);
     }
     if (params->penalty_last_n < -1) {
         return status_fail(STATUS_INVALID, "expected penalty_last_n of at least -1 (all), found %d",

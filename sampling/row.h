@@ -50,7 +50,8 @@ static inline float sampling_key_value(uint64_t key)
 /* ---- select.c ---- */
 /* The k highest of n keys (value[i], id ? id[i] : i), 1 <= k <= n, into heap [k], unordered but for
  * the lowest of them, which is heap[0]. */
-void sampling_select_top(const float *value, const int32_t *id, int32_t n, int32_t k, uint64_t *heap);
+void sampling_select_top(const float *value, const int32_t *id, int32_t n, int32_t k,
+                         uint64_t *heap);
 /* Sorts keys in descending order in place: no memory, n log n always. */
 void sampling_sort_keys(uint64_t *key, int32_t n);
 

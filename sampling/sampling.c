@@ -1,4 +1,4 @@
-/* sampling: the walk from a logits row to a token. What makes it the one definition: the same floats
+/* sampling: the walk from a logits row to a token. What makes it the one definition: same floats
  * in, the same coin, the same token out, whoever asks, target, draft or verification.
  */
 #include "sampling/sampling.h"
@@ -27,7 +27,8 @@ enum status sampling_scratch_create(int32_t n_vocab, struct sampling_scratch **o
     if (!scratch->value || !scratch->exp || !scratch->id || !scratch->count || !scratch->key
         || !scratch->mass) {
         sampling_scratch_destroy(scratch);
-        return status_fail(STATUS_NO_MEMORY, "no memory for the sampling buffers of %d tokens", n_vocab);
+        return status_fail(STATUS_NO_MEMORY, "no memory for the sampling buffers of %d tokens",
+                           n_vocab);
     }
     *out = scratch;
     return STATUS_OK;
@@ -56,7 +57,7 @@ struct sampling_input {
     int32_t n_history, position;
 };
 
-/* Why a row cannot be used, as a sentence; the row is known to be bad or to have nothing above -inf. */
+/* Why a row cannot be used, as a sentence; it is known to be bad or to have nothing above -inf. */
 static enum status fail_row(const float *logits, int32_t n_vocab, int32_t position)
 {
     for (int32_t id = 0; id < n_vocab; id++) {
@@ -66,8 +67,8 @@ static enum status fail_row(const float *logits, int32_t n_vocab, int32_t positi
                                position, id, logits[id] == MATHX_INF ? "+inf" : "NaN");
         }
     }
-    return status_fail(STATUS_NUMERIC, "expected a possible token for position %d, all logits are -inf",
-                       position);
+    return status_fail(STATUS_NUMERIC,
+                       "expected a possible token for position %d, all logits are -inf", position);
 }
 
 /* Highest logit, lowest id among equals; fails when the row cannot be used. */
@@ -141,9 +142,10 @@ enum status sampling_choose(const struct backend *backend, const struct sampling
     return STATUS_OK;
 }
 
-enum status sampling_distribution(const struct backend *backend, const struct sampling_params *params,
-                                  const float *logits, int32_t n_vocab, const int32_t *history,
-                                  int32_t n_history, struct sampling_scratch *scratch, float *prob)
+enum status sampling_distribution(const struct backend *backend,
+                                  const struct sampling_params *params, const float *logits,
+                                  int32_t n_vocab, const int32_t *history, int32_t n_history,
+                                  struct sampling_scratch *scratch, float *prob)
 {
     ASSERT(n_vocab > 0 && n_vocab <= scratch->cap_vocab);
     /* The position appears in sentences only: the distribution depends on what stands before it. */

@@ -3,7 +3,7 @@
  * Pure functions of (parameters, logits row, tokens before the position, coins). Filters apply in
  * this order: penalties and bias, temperature, top-k, top-p, min-p; ties go to the lowest id. The
  * token of the coupled rule is argmax over kept ids of logit / temperature + Gumbel noise of the
- * position (purpose 0, index = id); temperature 0 is the same without noise. Any thread; the scratch
+ * position (purpose 0, index = id); temperature 0 is the same without noise. Any thread; scratch
  * is the caller's.
  */
 #ifndef SAMPLING_SAMPLING_H
@@ -44,18 +44,22 @@ struct sampling_choice {
     int32_t id;
     float logprob;              /* of id under the model's own logits (before filters) */
     int32_t n_top;
-    struct { int32_t id; float logprob; } top[SAMPLING_MAX_TOP_LOGPROBS]; /* descending, lowest id first */
+    struct {
+        int32_t id;
+        float logprob;
+    } top[SAMPLING_MAX_TOP_LOGPROBS]; /* descending, lowest id first */
 };
-/* position: absolute position of the token being chosen; history[0..n_history) are the tokens before
- * it (prompt included). The logits row is read only. STATUS_NUMERIC on a NaN or +inf logit. */
+/* position: absolute position of the token being chosen; history[0..n_history) are the tokens
+ * before it (prompt included). The logits row is read only. Allocates nothing. STATUS_NUMERIC, with a
+ * sentence that names the position, on a NaN or +inf logit or when all are -inf. */
 enum status sampling_choose(const struct backend *backend, const struct sampling_params *params,
                             const float *logits /* [n_vocab] */, int32_t n_vocab,
                             const int32_t *history, int32_t n_history, int32_t position,
                             struct sampling_scratch *scratch, struct sampling_choice *out);
 /* The distribution the filters leave, normalised, in fp32 (rejection rule, tests). */
-enum status sampling_distribution(const struct backend *backend, const struct sampling_params *params,
-                                  const float *logits, int32_t n_vocab, const int32_t *history,
-                                  int32_t n_history, struct sampling_scratch *scratch,
-                                  float *prob /* [n_vocab] */);
+enum status sampling_distribution(const struct backend *backend,
+                                  const struct sampling_params *params, const float *logits,
+                                  int32_t n_vocab, const int32_t *history, int32_t n_history,
+                                  struct sampling_scratch *scratch, float *prob /* [n_vocab] */);
 
 #endif

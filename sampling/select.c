@@ -24,7 +24,8 @@ static void heap_build(uint64_t *heap, int32_t n)
     }
 }
 
-void sampling_select_top(const float *value, const int32_t *id, int32_t n, int32_t k, uint64_t *heap)
+void sampling_select_top(const float *value, const int32_t *id, int32_t n, int32_t k,
+                         uint64_t *heap)
 {
     ASSERT(k >= 1 && k <= n);
     for (int32_t i = 0; i < k; i++) {

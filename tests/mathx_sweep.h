@@ -1,4 +1,4 @@
-/* mathx_sweep: the functions of base/mathx.h over arrays, compiled once per instruction set, so that
+/* mathx_sweep: the functions of base/mathx.h over arrays, compiled per instruction set, so that
  * test_mathx can compare bits. Inputs and outputs are bit patterns; halves lie in the low 16 bits.
  */
 #ifndef TESTS_MATHX_SWEEP_H

@@ -1,4 +1,4 @@
-/* test_rng: the generator against its published answers; every way to read it against the plain one. */
+/* test_rng: the generator against its published answers; each way to read it, too. */
 #include "golden.h"
 
 #include <setjmp.h>
@@ -110,7 +110,8 @@ static void os_seeds_differ(void **state)
 
 enum { MAX_NOISE = 1200 };
 
-static void expect_noise(const float *noise, uint64_t seed, uint32_t position, uint32_t first, uint32_t n)
+static void expect_noise(const float *noise, uint64_t seed, uint32_t position, uint32_t first,
+                         uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         const float plain = mathx_gumbel(rng_coin_word(seed, COIN_TARGET, position, first + i));

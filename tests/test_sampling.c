@@ -71,7 +71,7 @@ static float random_float(float low, float high)
     return low + (high - low) * (float)random_below(1 << 20) * 0x1p-20f;
 }
 
-/* ---- the reference: what the specification says, in the order it says it, everything sorted ---- */
+/* ---- the reference: what the specification says, in its order, everything sorted ---- */
 struct kept { int32_t id; float value, exp, prob; };
 
 static float naive_sum(const struct kept *kept, int32_t n)
@@ -95,7 +95,8 @@ static float naive_sum(const struct kept *kept, int32_t n)
 static int by_value(const void *left, const void *right)
 {
     const struct kept *a = left, *b = right;
-    return a->value != b->value ? (a->value < b->value ? 1 : -1) : (a->id > b->id) - (a->id < b->id);
+    return a->value != b->value ? (a->value < b->value ? 1 : -1)
+                                : (a->id > b->id) - (a->id < b->id);
 }
 
 static int by_prob(const void *left, const void *right)
@@ -256,7 +257,14 @@ static void random_row(struct row_case *c, int32_t n_vocab)
     }
 }
 
-enum { USE_TOP_K = 1, USE_TOP_P = 2, USE_MIN_P = 4, USE_PENALTIES = 8, USE_BIAS = 16, USE_ALL = 31 };
+enum {
+    USE_TOP_K = 1,
+    USE_TOP_P = 2,
+    USE_MIN_P = 4,
+    USE_PENALTIES = 8,
+    USE_BIAS = 16,
+    USE_ALL = 31
+};
 
 static void random_params(struct row_case *c, uint32_t use)
 {
@@ -357,8 +365,9 @@ static int32_t chosen(const struct sampling_params *params, const float *logits,
                       struct sampling_scratch *scratch)
 {
     struct sampling_choice choice;
-    assert_int_equal(sampling_choose(backends[0], params, logits, n_vocab, NULL, 0, 3, scratch, &choice),
-                     STATUS_OK);
+    assert_int_equal(
+        sampling_choose(backends[0], params, logits, n_vocab, NULL, 0, 3, scratch, &choice),
+        STATUS_OK);
     return choice.id;
 }
 
@@ -393,16 +402,17 @@ static void top_p_at_the_border(void **state)
     struct sampling_scratch *scratch = new_scratch();
     struct sampling_params params;
     const float logits[] = { 1, 1, 1, 1 };
-    const struct { float top_p; int32_t n_kept; } cases[] = {
-        { 0, 1 }, { 0.25f, 1 }, { 0.2500001f, 2 }, { 0.5f, 2 }, { 0.75f, 3 }, { 0.7500001f, 4 }, { 1, 4 }
-    };
+    const struct { float top_p; int32_t n_kept;
+    } cases[] = {{0, 1},     {0.25f, 1},      {0.2500001f, 2}, {0.5f, 2},
+                 {0.75f, 3}, {0.7500001f, 4}, {1, 4}};
     sampling_params_defaults(&params);
     params.temperature = 1;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         float prob[4];
         params.top_p = cases[i].top_p;
-        assert_int_equal(sampling_distribution(backends[0], &params, logits, 4, NULL, 0, scratch, prob),
-                         STATUS_OK);
+        assert_int_equal(
+            sampling_distribution(backends[0], &params, logits, 4, NULL, 0, scratch, prob),
+            STATUS_OK);
         for (int32_t id = 0; id < 4; id++) {
             assert_true(prob[id] == (id < cases[i].n_kept ? 1.0f / (float)cases[i].n_kept : 0.0f));
         }
@@ -432,30 +442,36 @@ static void penalties_by_hand(void **state)
     const float logits[] = { 2, 1.5f, -1, -1.2f, 0 };
     const int32_t history[] = { 0, 0, 2 };
     float prob[5], plain[5];
-    const float adjusted[] = { 2.0f / 2 - 2 * 0.25f - 0.5f, 1.5f, -1.0f * 2 - 0.25f - 0.5f, -1.2f, 0 };
+    const float adjusted[] = {2.0f / 2 - 2 * 0.25f - 0.5f, 1.5f, -1.0f * 2 - 0.25f - 0.5f, -1.2f,
+                              0};
     sampling_params_defaults(&params);
     params.temperature = 1;
-    assert_int_equal(sampling_distribution(backends[0], &params, adjusted, 5, NULL, 0, scratch, plain),
-                     STATUS_OK);
+    assert_int_equal(
+        sampling_distribution(backends[0], &params, adjusted, 5, NULL, 0, scratch, plain),
+        STATUS_OK);
     params.repetition_penalty = 2;
     params.frequency_penalty = 0.25f;
     params.presence_penalty = 0.5f;
-    assert_int_equal(sampling_distribution(backends[0], &params, logits, 5, history, 3, scratch, prob),
-                     STATUS_OK);
+    assert_int_equal(
+        sampling_distribution(backends[0], &params, logits, 5, history, 3, scratch, prob),
+        STATUS_OK);
     assert_memory_equal(prob, plain, sizeof prob);
 
     struct sampling_choice choice;
     params.temperature = 0; /* greedy hears penalties too: token 0 falls behind token 1 */
-    assert_int_equal(sampling_choose(backends[0], &params, logits, 5, history, 3, 3, scratch, &choice),
-                     STATUS_OK);
+    assert_int_equal(
+        sampling_choose(backends[0], &params, logits, 5, history, 3, 3, scratch, &choice),
+        STATUS_OK);
     assert_int_equal(choice.id, 1);
     params.penalty_last_n = 1; /* sees token 2 alone */
-    assert_int_equal(sampling_choose(backends[0], &params, logits, 5, history, 3, 3, scratch, &choice),
-                     STATUS_OK);
+    assert_int_equal(
+        sampling_choose(backends[0], &params, logits, 5, history, 3, 3, scratch, &choice),
+        STATUS_OK);
     assert_int_equal(choice.id, 0);
     const int32_t foreign[] = { -1, 5, 1 << 30 }; /* another vocabulary's ids: passed over */
-    assert_int_equal(sampling_choose(backends[0], &params, logits, 5, foreign, 3, 3, scratch, &choice),
-                     STATUS_OK);
+    assert_int_equal(
+        sampling_choose(backends[0], &params, logits, 5, foreign, 3, 3, scratch, &choice),
+        STATUS_OK);
     assert_int_equal(choice.id, 0);
     sampling_scratch_destroy(scratch);
 }
@@ -473,7 +489,8 @@ static void logprobs(void **state)
         c.params.n_top_logprobs = n_top;
         struct sampling_choice choice;
         assert_int_equal(sampling_choose(backends[n_backends - 1], &c.params, c.logits, c.n_vocab,
-                                         c.history, c.n_history, c.position, scratch, &choice), STATUS_OK);
+                                         c.history, c.n_history, c.position, scratch, &choice),
+                         STATUS_OK);
         double max = -INFINITY, sum = 0;
         for (int32_t id = 0; id < c.n_vocab; id++) {
             max = fmax(max, (double)c.logits[id]);
@@ -487,7 +504,8 @@ static void logprobs(void **state)
             continue;
         }
         assert_int_equal(choice.n_top, n_top < c.n_vocab ? n_top : c.n_vocab);
-        assert_true(fabs((double)choice.logprob - ((double)c.logits[choice.id] - max - log(sum))) < 1e-5);
+        assert_true(fabs((double)choice.logprob - ((double)c.logits[choice.id] - max - log(sum))) <
+                    1e-5);
         bool seen[MAX_VOCAB] = { false };
         for (int32_t i = 0; i < choice.n_top; i++) {
             int32_t best = -1; /* highest logit not yet listed, lowest id first */
@@ -499,15 +517,17 @@ static void logprobs(void **state)
             seen[best] = true;
             assert_int_equal(choice.top[i].id, best);
             const double exact = (double)c.logits[best] - max - log(sum);
-            assert_true(choice.top[i].logprob == -INFINITY ? exact == -INFINITY
-                                                           : fabs((double)choice.top[i].logprob - exact) < 1e-5);
+            assert_true(choice.top[i].logprob == -INFINITY
+                            ? exact == -INFINITY
+                            : fabs((double)choice.top[i].logprob - exact) < 1e-5);
         }
     }
     sampling_scratch_destroy(scratch);
 }
 
 /* ---- what is no number, and what no request may ask ---- */
-static void expect_refused(const float *logits, int32_t n_vocab, float temperature, const char *words)
+static void expect_refused(const float *logits, int32_t n_vocab, float temperature,
+                           const char *words)
 {
     struct sampling_scratch *scratch = new_scratch();
     struct sampling_params params;
@@ -516,12 +536,14 @@ static void expect_refused(const float *logits, int32_t n_vocab, float temperatu
     sampling_params_defaults(&params);
     params.temperature = temperature;
     for (int b = 0; b < n_backends; b++) {
-        assert_int_equal(sampling_choose(backends[b], &params, logits, n_vocab, NULL, 0, 41, scratch,
-                                         &choice), STATUS_NUMERIC);
+        assert_int_equal(
+            sampling_choose(backends[b], &params, logits, n_vocab, NULL, 0, 41, scratch, &choice),
+            STATUS_NUMERIC);
         assert_non_null(strstr(status_message(), words));
         assert_non_null(strstr(status_message(), "position 41"));
-        assert_int_equal(sampling_distribution(backends[b], &params, logits, n_vocab, NULL, 0, scratch,
-                                               prob), STATUS_NUMERIC);
+        assert_int_equal(
+            sampling_distribution(backends[b], &params, logits, n_vocab, NULL, 0, scratch, prob),
+            STATUS_NUMERIC);
     }
     sampling_scratch_destroy(scratch);
 }

@@ -24,8 +24,8 @@ static bool beats(const float *value, int a, uint32_t x, int b, uint32_t y)
     return noisy_a > noisy_b || (noisy_a == noisy_b && a < b);
 }
 
-/* Noise falls as the word grows: the words with which b loses to (a, x) run from a breakpoint to the
- * end. Their share of all words. */
+/* Noise falls as the word grows: the words with which b loses to (a, x) run from a breakpoint to
+ * the end. Their share of all words. */
 static double share_that_loses(const float *value, int a, uint32_t x, int b)
 {
     uint64_t low = 0, high = (uint64_t)1 << 32; /* b loses from `high` on */
@@ -85,7 +85,7 @@ static double largest_difference(const float *logits, float temperature, float p
 static void exact_over_all_words(void **state)
 {
     (void)state;
-    static const float rows[][N_EXACT] = { { 1, 0.5f, -0.25f, -3 }, { 2, 2, 2, 2 }, { 9, 0, -1, 3 } };
+    static const float rows[][N_EXACT] = {{1, 0.5f, -0.25f, -3}, {2, 2, 2, 2}, {9, 0, -1, 3}};
     static const float temperatures[] = { 1, 0.7f, 1.5f };
     for (int i = 0; i < 3; i++) {
         const double worst = largest_difference(rows[i], temperatures[i], temperatures[i]);
@@ -124,7 +124,8 @@ static int close_all(void **state)
 
 /* Pearson's statistic as a normal deviate (Wilson and Hilferty 1931); infinite when what cannot be
  * was seen. Cells expected less than 5 times are counted together. */
-static double chi_square_sigmas(const int64_t *seen, const double *prob, int n_cells, int64_t n_draws)
+static double chi_square_sigmas(const int64_t *seen, const double *prob, int n_cells,
+                                int64_t n_draws)
 {
     double statistic = 0, rare_expected = 0, rare_seen = 0;
     int n_used = 0;
@@ -153,8 +154,9 @@ static int32_t draw(const struct sampling_params *params, int32_t position)
 {
     struct sampling_choice choice;
     const int32_t history[] = { 3, 3, 5 };
-    assert_int_equal(sampling_choose(backend, params, logits, N_VOCAB, history, 3, position, scratch,
-                                     &choice), STATUS_OK);
+    assert_int_equal(
+        sampling_choose(backend, params, logits, N_VOCAB, history, 3, position, scratch, &choice),
+        STATUS_OK);
     return choice.id;
 }
 
@@ -162,8 +164,9 @@ static void distribution(const struct sampling_params *params, double *prob)
 {
     float found[N_VOCAB];
     const int32_t history[] = { 3, 3, 5 };
-    assert_int_equal(sampling_distribution(backend, params, logits, N_VOCAB, history, 3, scratch, found),
-                     STATUS_OK);
+    assert_int_equal(
+        sampling_distribution(backend, params, logits, N_VOCAB, history, 3, scratch, found),
+        STATUS_OK);
     for (int i = 0; i < N_VOCAB; i++) {
         prob[i] = (double)found[i];
     }
