@@ -403,6 +403,43 @@ static void rows_alone_or_together_on_any_number_of_workers(void **state)
     }
 }
 
+/* The operation hands the kernel at most ATTENTION_MAX_GROUP heads, and the last `window` positions. */
+static void windows_and_many_heads_through_the_operation(void **state)
+{
+    enum { HEADS_OF_KV = 21, DIM = 16, LEN = 300 };
+    static float q[N_KV_HEADS * HEADS_OF_KV * DIM], out[N_KV_HEADS * HEADS_OF_KV * DIM];
+    static float want[DIM];
+    static const int32_t windows[] = { 0, 1, 17, 256, 299, 300, 301 };
+    (void)state;
+    for (int32_t w = 0; w < COUNT(windows); w++) {
+        struct fixture f;
+        fixture_init(&f, &(struct shape){ KV_F16, DIM, 1, LEN, 16, windows[w] }, 4.0f);
+        for (int32_t i = 0; i < N_KV_HEADS * HEADS_OF_KV * DIM; i++) {
+            q[i] = noise() * 4.0f;
+        }
+        struct lane *lane;
+        const struct lane_options options = { .n_workers = 1, .caller_is_worker = true,
+                                              .scratch_bytes = 1 << 16 };
+        assert_int_equal(lane_create(f.backend, &options, &lane), STATUS_OK);
+        const int32_t seq = 0, position = LEN - 1;
+        const struct op_attention op = {
+            .q = q, .out = out, .views = &f.view, .seq_of_row = &seq, .position = &position,
+            .store = &f.store, .layer = LAYER, .n_rows = 1, .n_heads = N_KV_HEADS * HEADS_OF_KV,
+            .window = windows[w], .scale = 0.125f,
+        };
+        backend_attention(lane, &op);
+        lane_wait(lane, lane_submit(lane, NULL, NULL, 0, 0));
+        for (int32_t h = KV_HEAD * HEADS_OF_KV; h < (KV_HEAD + 1) * HEADS_OF_KV; h++) {
+            memcpy(f.q, q + h * DIM, sizeof want);
+            attend(&f, cpu_kernels_for(ISA_SCALAR)->attention, want);
+            assert_memory_equal(want, out + h * DIM, sizeof want);
+            assert_true(error_against_double(&f, want) < 3e-5);
+        }
+        lane_destroy(lane);
+        fixture_deinit(&f);
+    }
+}
+
 static void impossible_stores_are_refused(void **state)
 {
     struct backend *backend;
@@ -441,6 +478,7 @@ int main(void)
         cmocka_unit_test(the_definition_is_close_to_double),
         cmocka_unit_test(planted_bugs_show),
         cmocka_unit_test(rows_alone_or_together_on_any_number_of_workers),
+        cmocka_unit_test(windows_and_many_heads_through_the_operation),
         cmocka_unit_test(impossible_stores_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
