@@ -9,7 +9,7 @@ enum status text_map_init(struct text_map *map, const struct tokenizer_text *tex
     while (n_slots < 2 * (size_t)n_texts) {
         n_slots *= 2;
     }
-    *map = (struct text_map){ .texts = texts, .n_slots = n_slots };
+    *map = (struct text_map){ .texts = texts, .n_slots = n_slots, .seed = rng_os_seed() };
     map->slots = mem_alloc(n_slots, sizeof *map->slots);
     if (!map->slots) {
         return status_fail(STATUS_NO_MEMORY, "no memory for a table of %d token texts", n_texts);
@@ -24,6 +24,11 @@ void text_map_deinit(struct text_map *map)
 {
     mem_free(map->slots);
     *map = (struct text_map){ .texts = NULL };
+}
+
+static uint64_t hash_of(const struct text_map *map, const char *bytes, size_t n_bytes)
+{
+    return rng_mix64(digest_bytes(bytes, n_bytes) ^ map->seed);
 }
 
 /* The slot that holds the text, or the empty one where it belongs. */
@@ -46,7 +51,7 @@ static struct text_map_slot *probe(const struct text_map *map, const char *bytes
 void text_map_add(struct text_map *map, int32_t id)
 {
     const struct tokenizer_text text = map->texts[id];
-    const uint64_t hash = digest_bytes(text.bytes, text.n_bytes);
+    const uint64_t hash = hash_of(map, text.bytes, text.n_bytes);
     struct text_map_slot *slot = probe(map, text.bytes, text.n_bytes, hash);
     if (slot->id < 0) {
         *slot = (struct text_map_slot){ .tag = (uint32_t)(hash >> 32), .id = id };
@@ -59,5 +64,5 @@ int32_t text_map_find(const struct text_map *map, const char *bytes, size_t n_by
     if (n_bytes > map->longest_bytes) {
         return -1;
     }
-    return probe(map, bytes, n_bytes, digest_bytes(bytes, n_bytes))->id;
+    return probe(map, bytes, n_bytes, hash_of(map, bytes, n_bytes))->id;
 }

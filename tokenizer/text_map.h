@@ -16,6 +16,7 @@ struct text_map {
     struct text_map_slot *slots;        /* [n_slots], a power of two, at least twice what is in it */
     size_t n_slots;
     uint32_t longest_bytes;             /* longer texts need not be looked for */
+    uint64_t seed;                      /* from the system: a file cannot choose texts that collide */
 };
 
 /* Room for n_texts. STATUS_NO_MEMORY; text_map_deinit after a failure too. */
