@@ -1,0 +1,206 @@
+/* engine: a model on its lane, its scheduler, and the step thread.
+ *
+ *     callers ──inbox──► step thread: admit, plan, propose, verify, commit ──outbox──► consumer
+ *                              └── lane: the step thread is worker 0, others help
+ */
+#include "scheduler/engine.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void td_engine_options_init(struct td_engine_options *options)
+{
+    *options = (struct td_engine_options){
+        .draft = "none", .plan = "exact", .kv = "f16", .page = 64, .prefill_chunk = 512,
+        .max_batch = 1, .max_queue = 1024, .prefix_cache = 1,
+    };
+}
+
+/* ---- the step thread ---- */
+/* Takes what has arrived; waits for it when there is nothing else to do. */
+static void engine_take_inbox(struct td_engine *engine)
+{
+    struct request *request;
+    int64_t timeout_ns = scheduler_is_busy(engine->scheduler) ? 0 : -1;
+    while (queue_pop(engine->inbox, &request, timeout_ns) == STATUS_OK) {
+        scheduler_submit(engine->scheduler, request);
+        timeout_ns = 0;
+    }
+}
+
+static void *engine_main(void *arg)
+{
+    struct td_engine *engine = arg;
+    lane_pin_caller(engine->lane);
+    while (!atomic_load(&engine->stopping)) {
+        engine_take_inbox(engine);
+        if (scheduler_is_busy(engine->scheduler)) {
+            scheduler_step(engine->scheduler);
+        }
+    }
+    return NULL;
+}
+
+static enum status engine_start(struct td_engine *engine)
+{
+    const int error = pthread_create(&engine->thread, NULL, engine_main, engine);
+    if (error != 0) {
+        return status_fail(STATUS_NO_MEMORY, "cannot start the step thread: %s", strerror(error));
+    }
+    engine->has_thread = true;
+    return STATUS_OK;
+}
+
+/* ---- open ---- */
+static enum status open_device(struct td_engine *engine, const struct td_engine_options *options)
+{
+    const struct engine_plan *plan = &engine->plan;
+    TRY(backend_create("cpu", options->isa, &engine->backend));
+    return lane_create(engine->backend, &(struct lane_options){
+        .cpus = plan->n_pinned > 0 ? plan->cpus : NULL, .n_workers = plan->n_threads,
+        .caller_is_worker = true }, &engine->lane);
+}
+
+/* A model without text is no failure: it runs on ids. */
+static enum status open_text(struct td_engine *engine, const struct model_source *source)
+{
+    const enum status status = text_open(source, &engine->tokenizer);
+    if (status != STATUS_UNSUPPORTED) {
+        return status;
+    }
+    snprintf(engine->no_text, sizeof engine->no_text, "%s", status_message());
+    return STATUS_OK;
+}
+
+static enum status load_model(struct td_engine *engine, const struct td_engine_options *options,
+                              struct model_source *source)
+{
+    TRY(model_source_check(source));
+    TRY(engine_plan_fit(options, model_source_config(source), model_source_bytes(source), &engine->plan));
+    TRY(open_text(engine, source));
+    return model_load(source, engine->lane, &(struct model_load_options){
+        .mlock = options->mlock != 0, .context = engine->plan.context,
+        .budget_bytes = engine->plan.budget_bytes, .progress = options->progress,
+        .progress_user = options->progress_user }, &engine->model);
+}
+
+static enum status open_model(struct td_engine *engine, const struct td_engine_options *options)
+{
+    struct model_source *source;
+    TRY(model_source_open(options->target, &source));
+    const enum status status = load_model(engine, options, source);
+    model_source_close(source);
+    return status;
+}
+
+static enum status open_scheduler(struct td_engine *engine, const struct td_engine_options *options)
+{
+    const struct engine_plan *plan = &engine->plan;
+    struct scheduler_options loop = {
+        .context = plan->context, .page_slots = plan->page_slots, .n_pages = plan->n_pages,
+        .max_batch = plan->max_batch, .prefill_chunk = plan->prefill_chunk,
+        .prefix_cache = options->prefix_cache,
+    };
+    TRY(model_target_create(&(struct model_target_options){
+        .model = engine->model, .lane = engine->lane, .kv = plan->kv, .page_slots = plan->page_slots,
+        .n_pages = plan->n_pages, .cap_rows = scheduler_cap_rows(&loop),
+        .cap_logits = scheduler_cap_logits(&loop) }, &engine->target));
+    TRY(draft_create(options->draft != NULL ? options->draft : "none", &engine->draft));
+    TRY(outbox_create(engine->tokenizer, engine->info.fingerprint, &engine->outbox));
+    loop.target = engine->target;
+    loop.draft = engine->draft;
+    loop.outbox = engine->outbox;
+    TRY(scheduler_create(&loop, &engine->scheduler));
+    const struct td_engine_stats stats = scheduler_stats(engine->scheduler);
+    outbox_publish(engine->outbox, &(struct outbox_news){ .stats = &stats });
+    return queue_create(sizeof(struct request *), (size_t)plan->max_queue, &engine->inbox);
+}
+
+/* Everything that decides bits: what the same request and seed give on another machine. */
+static uint64_t fingerprint_of(const struct model *model, enum kv_type kv)
+{
+    char text[128];
+    const int n = snprintf(text, sizeof text, "model %016llx kv %s plan exact canonical %d",
+                           (unsigned long long)model_digest(model), kv == KV_F16 ? "f16" : "f32",
+                           CANONICAL_VERSION);
+    ASSERT(n > 0 && (size_t)n < sizeof text);
+    return digest_bytes(text, (size_t)n);
+}
+
+static void describe_model(struct td_engine *engine)
+{
+    const struct model_config *config = model_get_config(engine->model);
+    engine->info = (struct td_engine_info){
+        .model_name = config->name, .architecture = config->architecture, .plan = "exact",
+        .kv = engine->plan.kv == KV_F16 ? "f16" : "f32", .isa = isa_name(backend_isa(engine->backend)),
+        .fingerprint = fingerprint_of(engine->model, engine->plan.kv),
+        .weight_bytes = model_weight_bytes(engine->model),
+        .resident_weight_bytes = model_resident_bytes(engine->model),
+        .kv_bytes = model_target_kv_bytes(config, &(struct model_target_options){
+            .kv = engine->plan.kv, .page_slots = engine->plan.page_slots, .n_pages = engine->plan.n_pages }),
+        .n_vocab = config->n_vocab, .context = engine->plan.context,
+        .model_context = config->context_len, .threads = engine->plan.n_threads,
+        .n_layers = config->n_layers, .page = engine->plan.page_slots,
+    };
+    engine->limits = (struct request_limits){
+        .n_vocab = config->n_vocab, .context = engine->plan.context, .eos_ids = config->eos_ids,
+        .n_eos = config->n_eos, .tokenizer = engine->tokenizer,
+    };
+}
+
+static enum status open_engine(struct td_engine *engine, const struct td_engine_options *options)
+{
+    const int64_t begin_ns = clock_now_ns();
+    TRY(engine_plan_check(options, &engine->plan));
+    TRY(open_device(engine, options));
+    TRY(open_model(engine, options));
+    describe_model(engine);
+    TRY(open_scheduler(engine, options));
+    engine->info.scratch_bytes = model_target_scratch_bytes(engine->target);
+    TRY(engine_plan_settle(&engine->plan, &engine->info));
+    engine->info.load_seconds = (double)(clock_now_ns() - begin_ns) * 1e-9;
+    return engine_start(engine);
+}
+
+enum td_status td_engine_open(const struct td_engine_options *options, struct td_engine **out)
+{
+    *out = NULL;
+    struct td_engine *engine = mem_alloc(1, sizeof *engine);
+    if (engine == NULL) {
+        return engine_td_status(status_fail(STATUS_NO_MEMORY, "no memory for an engine"));
+    }
+    atomic_init(&engine->stopping, 0);
+    const enum status status = open_engine(engine, options);
+    if (status != STATUS_OK) {
+        td_engine_close(engine); /* makes no sentence of its own */
+        return engine_td_status(status);
+    }
+    *out = engine;
+    return TD_OK;
+}
+
+/* ---- close ---- */
+void td_engine_close(struct td_engine *engine)
+{
+    if (engine == NULL) {
+        return;
+    }
+    if (engine->has_thread) {
+        atomic_store(&engine->stopping, 1);
+        queue_close(engine->inbox);
+        pthread_join(engine->thread, NULL);
+        scheduler_cancel_all(engine->scheduler);
+    }
+    scheduler_destroy(engine->scheduler);
+    queue_destroy(engine->inbox);
+    outbox_destroy(engine->outbox); /* and all requests */
+    if (engine->draft != NULL) {
+        engine->draft->kind->destroy(engine->draft);
+    }
+    target_destroy(engine->target);
+    text_close(engine->tokenizer);
+    model_destroy(engine->model);
+    lane_destroy(engine->lane);
+    backend_destroy(engine->backend);
+    mem_free(engine);
+}

@@ -1,0 +1,51 @@
+/* engine: what stands behind include/tandem.h. Inside the room only. */
+#ifndef SCHEDULER_ENGINE_H
+#define SCHEDULER_ENGINE_H
+
+#include <pthread.h>
+
+#include "scheduler/outbox.h"
+#include "scheduler/scheduler.h"
+
+enum { ENGINE_MAX_THREADS = 256, ENGINE_MAX_BATCH = 1024, ENGINE_SENTENCE_CAP = 256 };
+
+/* What the options mean on this machine, for this model. */
+struct engine_plan {
+    int cpus[ENGINE_MAX_THREADS];
+    int n_threads;
+    int n_pinned;              /* 0: more threads than cores, so they are left to the system */
+    enum kv_type kv;
+    int32_t page_slots, context, n_pages, prefill_chunk, max_batch, max_queue;
+    uint64_t budget_bytes;     /* 0 = unknown, so not held to */
+    const char *budget_source; /* words for the sentence */
+};
+/* Without the model: words and ranges. */
+enum status engine_plan_check(const struct td_engine_options *options, struct engine_plan *plan);
+/* With the model: context, pages, and whether it all fits. */
+enum status engine_plan_fit(const struct td_engine_options *options, const struct model_config *config,
+                            uint64_t weight_bytes, struct engine_plan *plan);
+/* Refuses when what was taken is more than was asked to be used. */
+enum status engine_plan_settle(const struct engine_plan *plan, const struct td_engine_info *info);
+
+struct td_engine {
+    struct engine_plan plan;
+    struct backend *backend;
+    struct lane *lane;
+    struct model *model;
+    struct target *target;
+    struct draft *draft;
+    struct tokenizer *tokenizer;            /* NULL: ids only */
+    char no_text[ENGINE_SENTENCE_CAP];      /* why */
+    struct outbox *outbox;
+    struct scheduler *scheduler;
+    struct queue *inbox;                    /* of struct request * */
+    struct request_limits limits;
+    struct td_engine_info info;
+    pthread_t thread;
+    bool has_thread;
+    atomic_int stopping;
+};
+
+enum td_status engine_td_status(enum status status);
+
+#endif

@@ -1,0 +1,227 @@
+/* engine_plan: options to numbers. All memory is planned here, before any is taken: weights, KV pages
+ * and the rest against what there is; what does not fit is refused with both numbers. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "scheduler/engine.h"
+
+enum {
+    DEFAULT_CONTEXT = 4096,
+    MAX_CONTEXT = 1 << 24,
+    MAX_PAGE = 4096,
+    MAX_CHUNK = 1 << 16,
+    MAX_QUEUE = 1 << 20
+};
+
+struct int_range { const char *name; int32_t value, low, high; };
+
+static enum status check_int(struct int_range range)
+{
+    if (range.value >= range.low && range.value <= range.high) {
+        return STATUS_OK;
+    }
+    return status_fail(STATUS_INVALID, "expected %s between %d and %d, found %d", range.name, range.low,
+                       range.high, range.value);
+}
+
+/* ---- words ---- */
+static enum status check_words(const struct td_engine_options *options, struct engine_plan *plan)
+{
+    if (options->target == NULL || options->target[0] == '\0') {
+        return status_fail(STATUS_INVALID, "no target model was named");
+    }
+    if (options->plan != NULL && strcmp(options->plan, "exact") != 0) {
+        return status_fail(STATUS_UNSUPPORTED, "the plan on a CPU is exact; found '%s'", options->plan);
+    }
+    const char *kv = options->kv != NULL ? options->kv : "f16";
+    if (strcmp(kv, "f16") != 0 && strcmp(kv, "f32") != 0) {
+        return status_fail(STATUS_UNSUPPORTED, "expected a KV type of f16 or f32, found '%s'", kv);
+    }
+    plan->kv = strcmp(kv, "f16") == 0 ? KV_F16 : KV_F32;
+    return STATUS_OK;
+}
+
+static enum status check_ranges(const struct td_engine_options *options, struct engine_plan *plan)
+{
+    TRY(check_int((struct int_range){ "threads", options->threads, 0, ENGINE_MAX_THREADS }));
+    TRY(check_int((struct int_range){ "a context", options->context, 0, MAX_CONTEXT }));
+    TRY(check_int((struct int_range){ "a page", options->page, KV_BLOCK_SLOTS, MAX_PAGE }));
+    TRY(check_int((struct int_range){ "a prefill chunk", options->prefill_chunk, 1, MAX_CHUNK }));
+    TRY(check_int((struct int_range){ "a batch", options->max_batch, 1, ENGINE_MAX_BATCH }));
+    TRY(check_int((struct int_range){ "a queue", options->max_queue, 1, MAX_QUEUE }));
+    TRY(check_int((struct int_range){ "KV pages", options->kv_pages, 0, INT32_MAX }));
+    if (options->page % KV_BLOCK_SLOTS != 0) {
+        return status_fail(STATUS_INVALID, "expected a page that is a multiple of %d slots, found %d",
+                           KV_BLOCK_SLOTS, options->page);
+    }
+    plan->page_slots = options->page;
+    plan->prefill_chunk = options->prefill_chunk;
+    plan->max_batch = options->max_batch;
+    plan->max_queue = options->max_queue;
+    return STATUS_OK;
+}
+
+/* ---- cores ---- */
+struct core_list { int cpus[ENGINE_MAX_THREADS]; int n; };
+
+static bool core_list_has(const struct core_list *list, int cpu)
+{
+    for (int i = 0; i < list->n; i++) {
+        if (list->cpus[i] == cpu) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum status core_list_add(struct core_list *list, const struct core_list *usable, long cpu)
+{
+    if (cpu > INT32_MAX || !core_list_has(usable, (int)cpu)) {
+        return status_fail(STATUS_INVALID, "core %ld of the target device is not one this process may use",
+                           cpu);
+    }
+    if (core_list_has(list, (int)cpu)) {
+        return status_fail(STATUS_INVALID, "core %ld is named twice in the target device", cpu);
+    }
+    list->cpus[list->n++] = (int)cpu; /* no two the same, so no more than usable holds */
+    return STATUS_OK;
+}
+
+static long parse_core(const char **at)
+{
+    char *end;
+    if (**at < '0' || **at > '9') {
+        return -1;
+    }
+    const long cpu = strtol(*at, &end, 10);
+    *at = end;
+    return cpu;
+}
+
+/* "0-3,6" */
+static enum status parse_cores(const char *text, const struct core_list *usable, struct core_list *list)
+{
+    for (const char *at = text;; at++) {
+        const long first = parse_core(&at);
+        long last = first;
+        if (first >= 0 && *at == '-') {
+            at++;
+            last = parse_core(&at);
+        }
+        if (first < 0 || last < first || (*at != ',' && *at != '\0')) {
+            return status_fail(STATUS_INVALID, "expected a target device like cpu:0-3, found 'cpu:%s'", text);
+        }
+        for (long cpu = first; cpu <= last; cpu++) {
+            TRY(core_list_add(list, usable, cpu));
+        }
+        if (*at == '\0') {
+            return STATUS_OK;
+        }
+    }
+}
+
+static void use_cores(struct engine_plan *plan, const struct core_list *list, int n_threads)
+{
+    plan->n_threads = n_threads;
+    plan->n_pinned = n_threads <= list->n ? n_threads : 0;
+    memcpy(plan->cpus, list->cpus, (size_t)plan->n_pinned * sizeof *plan->cpus);
+}
+
+static enum status plan_cores(const struct td_engine_options *options, struct engine_plan *plan)
+{
+    struct core_list usable = { .n = 0 }, named = { .n = 0 };
+    int n_physical = 1;
+    const char *device = options->target_device != NULL ? options->target_device : "cpu";
+    usable.n = backend_cpu_list(usable.cpus, ENGINE_MAX_THREADS, &n_physical);
+    if (strcmp(device, "cpu") == 0) {
+        const int n_default = n_physical < ENGINE_MAX_THREADS ? n_physical : ENGINE_MAX_THREADS;
+        use_cores(plan, &usable, options->threads > 0 ? options->threads : n_default);
+        return STATUS_OK;
+    }
+    if (strncmp(device, "cpu:", 4) != 0) {
+        return status_fail(STATUS_UNSUPPORTED, "there is no device '%s'; there are: cpu, cpu:0-3", device);
+    }
+    TRY(parse_cores(device + 4, &usable, &named));
+    if (options->threads > named.n) {
+        return status_fail(STATUS_INVALID, "%d threads do not fit on the %d cores of '%s'",
+                           options->threads, named.n, device);
+    }
+    use_cores(plan, &named, options->threads > 0 ? options->threads : named.n);
+    return STATUS_OK;
+}
+
+enum status engine_plan_check(const struct td_engine_options *options, struct engine_plan *plan)
+{
+    *plan = (struct engine_plan){ .n_threads = 0 };
+    TRY(check_words(options, plan));
+    TRY(check_ranges(options, plan));
+    plan->budget_bytes = options->memory_bytes > 0 ? options->memory_bytes : mem_available_bytes();
+    plan->budget_source = options->memory_bytes > 0 ? "allowed" : "free";
+    return plan_cores(options, plan);
+}
+
+/* ---- memory ---- */
+static double mib(uint64_t bytes)
+{
+    return (double)bytes / (1024.0 * 1024.0);
+}
+
+static enum status plan_context(const struct td_engine_options *options, const struct model_config *config,
+                                struct engine_plan *plan)
+{
+    const int32_t most = config->context_len;
+    plan->context = options->context > 0 ? options->context : most < DEFAULT_CONTEXT ? most : DEFAULT_CONTEXT;
+    if (plan->context > most || plan->context < 2) {
+        return status_fail(STATUS_INVALID, "expected a context between 2 and the model's %d positions, "
+                           "found %d", most, plan->context);
+    }
+    return STATUS_OK;
+}
+
+static enum status plan_pages(const struct td_engine_options *options, struct engine_plan *plan)
+{
+    const int32_t per_seq = (plan->context + plan->page_slots - 1) / plan->page_slots;
+    const int64_t n_pages = options->kv_pages > 0 ? options->kv_pages : (int64_t)per_seq * plan->max_batch;
+    if (n_pages < per_seq) {
+        return status_fail(STATUS_INVALID, "a context of %d positions needs %d KV pages of %d slots, found "
+                           "%lld", plan->context, per_seq, plan->page_slots, (long long)n_pages);
+    }
+    if (n_pages > INT32_MAX / plan->page_slots) {
+        return status_fail(STATUS_INVALID, "expected fewer than 2^31 KV slots, found %lld pages of %d",
+                           (long long)n_pages, plan->page_slots);
+    }
+    plan->n_pages = (int32_t)n_pages;
+    /* More prompt rows than all sequences can have need no room. */
+    const int64_t most_rows = (int64_t)plan->context * plan->max_batch;
+    plan->prefill_chunk = plan->prefill_chunk < most_rows ? plan->prefill_chunk : (int32_t)most_rows;
+    return STATUS_OK;
+}
+
+enum status engine_plan_fit(const struct td_engine_options *options, const struct model_config *config,
+                            uint64_t weight_bytes, struct engine_plan *plan)
+{
+    TRY(plan_context(options, config, plan));
+    TRY(plan_pages(options, plan));
+    const struct model_target_options target = { .kv = plan->kv, .page_slots = plan->page_slots,
+                                                 .n_pages = plan->n_pages };
+    const uint64_t kv_bytes = model_target_kv_bytes(config, &target);
+    if (plan->budget_bytes > 0 && weight_bytes + kv_bytes > plan->budget_bytes) {
+        return status_fail(STATUS_NO_MEMORY, "%s needs %.1f MiB for weights and %.1f MiB for the KV of %d "
+                           "sequences of %d positions, %.1f MiB in all; %.1f MiB are %s", config->name,
+                           mib(weight_bytes), mib(kv_bytes), plan->max_batch, plan->context,
+                           mib(weight_bytes + kv_bytes), mib(plan->budget_bytes), plan->budget_source);
+    }
+    return STATUS_OK;
+}
+
+enum status engine_plan_settle(const struct engine_plan *plan, const struct td_engine_info *info)
+{
+    const uint64_t total = info->resident_weight_bytes + info->kv_bytes + info->scratch_bytes;
+    if (plan->budget_bytes == 0 || total <= plan->budget_bytes) {
+        return STATUS_OK;
+    }
+    return status_fail(STATUS_NO_MEMORY, "%s needs %.1f MiB for weights, %.1f MiB for KV and %.1f MiB to "
+                       "compute in, %.1f MiB in all; %.1f MiB are %s", info->model_name,
+                       mib(info->resident_weight_bytes), mib(info->kv_bytes), mib(info->scratch_bytes),
+                       mib(total), mib(plan->budget_bytes), plan->budget_source);
+}

@@ -1,0 +1,70 @@
+/* pick: what is done with whole logits rows, a row a chunk on the target's lane, so that a batch uses
+ * all its cores: the target's choice for each row, and the digest of the rows that chose. */
+#include "scheduler/private.h"
+
+#include <stdio.h>
+
+/* A worker of another lane may help, with an index of its own: scratch is claimed, not indexed. */
+static int32_t scratch_acquire(struct scheduler *s, int32_t wanted)
+{
+    int32_t i = wanted % s->n_scratches;
+    while (atomic_flag_test_and_set_explicit(&s->scratch_in_use[i], memory_order_acquire)) {
+        i = (i + 1) % s->n_scratches;
+    }
+    return i;
+}
+
+static void scratch_release(struct scheduler *s, int32_t i)
+{
+    atomic_flag_clear_explicit(&s->scratch_in_use[i], memory_order_release);
+}
+
+static void pick_row(const void *args, uint32_t chunk, struct lane_worker *worker)
+{
+    struct scheduler *s = *(struct scheduler *const *)args;
+    struct step_pick *pick = &s->picks[chunk];
+    const struct sequence *seq = pick->seq;
+    const int32_t scratch = scratch_acquire(s, worker->idx);
+    pick->status = sampling_choose(s->backend, &seq->params, s->logits + (size_t)chunk * (size_t)s->n_vocab,
+                                   s->n_vocab, seq->tokens, pick->position, pick->position,
+                                   s->scratches[scratch], &pick->choice);
+    scratch_release(s, scratch);
+    if (pick->status != STATUS_OK) { /* the sentence lives in this thread */
+        snprintf(pick->error, sizeof pick->error, "%s", status_message());
+    }
+}
+
+void scheduler_pick_all(struct scheduler *s)
+{
+    uint32_t n_rows = 0;
+    for (int32_t i = 0; i < s->n_parts; i++) {
+        const struct step_part *part = &s->parts[i];
+        for (int32_t row = 0; row < part->n_logits; row++, n_rows++) {
+            struct step_pick *pick = &s->picks[part->first_logits + row];
+            pick->seq = part->seq;
+            pick->position = part->seq->n_tokens + row;
+        }
+    }
+    if (n_rows > 0) {
+        struct lane *lane = s->options.target->lane;
+        lane_wait(lane, lane_submit(lane, pick_row, &s, sizeof s, n_rows));
+    }
+}
+
+static void digest_part(const void *args, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct scheduler *s = *(const struct scheduler *const *)args;
+    const struct step_part *part = &s->parts[chunk];
+    const size_t n_vocab = (size_t)s->n_vocab;
+    (void)worker;
+    if (part->n_committed > 0) {
+        digest_update(&part->seq->digest, s->logits + (size_t)part->first_logits * n_vocab,
+                      (size_t)part->n_committed * n_vocab * sizeof *s->logits);
+    }
+}
+
+void scheduler_digest_all(struct scheduler *s)
+{
+    struct lane *lane = s->options.target->lane;
+    lane_wait(lane, lane_submit(lane, digest_part, &s, sizeof s, (uint32_t)s->n_parts));
+}

@@ -1,0 +1,62 @@
+/* scheduler: the loop propose → verify → commit over many sequences. The door of the room; programs
+ * use include/tandem.h, which stands on it.
+ *
+ * One thread owns a scheduler (the step thread). It takes no locks and allocates nothing after
+ * creation: what a request needs came with the request.
+ *
+ *     plan      for each sequence K, rows, pages: all or nothing, else the youngest is preempted
+ *     propose   tokens of the draft (none: none)
+ *     verify    one ragged pass of the target, then the target's choice for every logits row
+ *     commit    outcome, stops, lengths, what is new goes to the outbox
+ */
+#ifndef SCHEDULER_SCHEDULER_H
+#define SCHEDULER_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/base.h"
+#include "draft/draft.h"
+#include "tandem.h"
+#include "target/target.h"
+
+struct outbox;
+struct request;
+struct scheduler;
+struct scheduler_options {
+    struct target *target;    /* borrowed */
+    struct draft *draft;      /* borrowed */
+    struct outbox *outbox;    /* borrowed; NULL: nobody listens */
+    int32_t context;          /* positions a sequence may have; the pool must hold one such */
+    int32_t page_slots, n_pages;
+    int32_t max_batch;        /* sequences running at once */
+    int32_t prefill_chunk;    /* prompt rows in a pass, at most; decoding rows come on top */
+    int32_t k_max;            /* proposals of a round, at most; 0 = plain decoding */
+    int32_t prefix_cache;     /* 1 = remember computed prompts */
+};
+/* Rows and logits rows of the largest pass: what the target must have room for. */
+int32_t scheduler_cap_rows(const struct scheduler_options *options);
+int32_t scheduler_cap_logits(const struct scheduler_options *options);
+
+enum status scheduler_create(const struct scheduler_options *options, struct scheduler **out);
+/* Requests not finished are forgotten; they belong to whoever made them. NULL is fine. */
+void scheduler_destroy(struct scheduler *scheduler);
+
+/* The request waits from now on; it must live until all its choices are finished. */
+void scheduler_submit(struct scheduler *scheduler, struct request *request);
+/* Some request's `cancelled` was set. Any thread; the next commit acts on it. */
+void scheduler_notice_cancel(struct scheduler *scheduler);
+/* One turn of the loop. */
+void scheduler_step(struct scheduler *scheduler);
+/* Something runs or waits. */
+bool scheduler_is_busy(const struct scheduler *scheduler);
+/* Finishes everything as cancelled. */
+void scheduler_cancel_all(struct scheduler *scheduler);
+/* Preempts the youngest of the lowest priority, as a lack of pages would (tests). False: none runs. */
+bool scheduler_preempt_last(struct scheduler *scheduler);
+
+struct td_engine_stats scheduler_stats(const struct scheduler *scheduler);
+/* Recounts pages and lengths; STATUS_INVALID with a sentence when an invariant (I1..I6) is broken. */
+enum status scheduler_check(const struct scheduler *scheduler);
+
+#endif
