@@ -14,7 +14,7 @@ void bytes_free(struct bytes *bytes)
 
 void bytes_put(struct bytes *bytes, const void *data, size_t n)
 {
-    if (bytes->n + n > bytes->cap) {
+    if (bytes->n + n > bytes->cap || !bytes->data) {
         bytes->cap = 2 * (bytes->n + n) + 256;
         bytes->data = mem_realloc(bytes->data, bytes->cap, 1);
         ASSERT(bytes->data);
