@@ -19,6 +19,13 @@ static enum status model_of(const struct bench_options *options, const char **mo
     return *model ? STATUS_OK : status_fail(STATUS_USAGE, "this bench needs a model file: --target FILE");
 }
 
+/* The file's name without the folders of this machine. */
+static const char *name_of(const char *model)
+{
+    const char *slash = strncmp(model, "synth:", 6) == 0 ? NULL : strrchr(model, '/');
+    return slash ? slash + 1 : model;
+}
+
 /* ---- load ---- */
 /* Milliseconds to read the file once, front to back. */
 static enum status read_file_ms(const char *path, unsigned char *block, size_t block_bytes, double *ms)
@@ -72,7 +79,7 @@ enum status bench_load(const struct bench_options *options)
     }
     status = line_write(options, &(struct line){
         .bench = "load", .unit = "ms", .better = LOWER, .values = &loads, .bound = samples_median(&reads),
-        .isa = options->isa ? options->isa : "best", .which = json_pack("{s:s}", "model", model),
+        .isa = options->isa ? options->isa : "best", .which = json_pack("{s:s}", "model", name_of(model)),
     });
 out:
     mem_free(block);
@@ -122,7 +129,7 @@ enum status bench_first_token(const struct bench_options *options)
     }
     return line_write(options, &(struct line){
         .bench = "first-token", .unit = "ms", .better = LOWER, .values = &times, .bound = 300,
-        .isa = options->isa ? options->isa : "best", .which = json_pack("{s:s}", "model", model),
+        .isa = options->isa ? options->isa : "best", .which = json_pack("{s:s}", "model", name_of(model)),
     });
 }
 

@@ -114,13 +114,17 @@ static enum status item_seed(const json_t *value, struct td_request *request)
         request->seed = (uint64_t)json_integer_value(value);
         return STATUS_OK;
     }
-    uint64_t bits = 0; /* seeds over 2^63 are written as 16 hex digits, and read so */
-    const char *text = json_is_string(value) && json_string_length(value) == 16 ? json_string_value(value) : "";
-    for (; *text && strchr("0123456789abcdef", *text); text++) {
-        bits = bits << 4 | (uint64_t)(*text <= '9' ? *text - '0' : *text - 'a' + 10);
+    /* seeds that are too large for JSON's numbers are written as a text of digits, and read so */
+    const char *digits = json_is_string(value) ? json_string_value(value) : "";
+    uint64_t bits = 0;
+    int bad = *digits == '\0';
+    for (; *digits && !bad; digits++) {
+        const uint64_t digit = (uint64_t)(*digits - '0');
+        bad = digit > 9 || bits > (UINT64_MAX - digit) / 10;
+        bits = bits * 10 + digit;
     }
-    if (!json_is_string(value) || json_string_length(value) != 16 || *text) {
-        return status_fail(STATUS_INVALID, "\"seed\" is a whole number from 0, or 16 hex digits");
+    if (bad) {
+        return status_fail(STATUS_INVALID, "\"seed\" is a whole number from 0 to 18446744073709551615");
     }
     request->seed = bits;
     return STATUS_OK;

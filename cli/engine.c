@@ -86,6 +86,9 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
     return engine_failed(opened);
 }
 
+/* A seed that every reader of JSON keeps whole: many hold numbers as doubles. */
+static uint64_t new_seed(void) { return rng_os_seed() >> 11; }
+
 void engine_request(const struct conf *conf, struct td_request *request)
 {
     td_request_init(request);
@@ -97,8 +100,8 @@ void engine_request(const struct conf *conf, struct td_request *request)
     request->repetition_penalty = (float)conf_float(conf, OPT_REPETITION_PENALTY);
     request->presence_penalty = (float)conf_float(conf, OPT_PRESENCE_PENALTY);
     request->frequency_penalty = (float)conf_float(conf, OPT_FREQUENCY_PENALTY);
-    request->has_seed = conf_is_set(conf, OPT_SEED);
-    request->seed = (uint64_t)conf_int(conf, OPT_SEED);
+    request->has_seed = 1;
+    request->seed = conf_is_set(conf, OPT_SEED) ? (uint64_t)conf_int(conf, OPT_SEED) : new_seed();
     request->stops = conf->list;
     request->n_stops = (size_t)conf->n_list;
     request->ignore_eos = conf_flag(conf, OPT_IGNORE_EOS);

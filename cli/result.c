@@ -48,6 +48,14 @@ static json_t *roof_json(const struct result *result, const struct td_engine_inf
     return json_pack("{s:f,s:f}", "gb_per_s", roof, "fraction", result_gb_per_s(result, info) / roof);
 }
 
+/* A number as far as JSON's go here, the rest as a text of digits; batch reads both. */
+static json_t *seed_json(uint64_t seed)
+{
+    char digits[24];
+    snprintf(digits, sizeof digits, "%llu", (unsigned long long)seed);
+    return seed <= INT64_MAX ? json_integer((json_int_t)seed) : json_string(digits);
+}
+
 enum status result_json(const struct result *result, const struct td_engine_info *info,
                         double roof_gb_per_s, json_t *object)
 {
@@ -59,7 +67,7 @@ enum status result_json(const struct result *result, const struct td_engine_info
         "prompt_ids", json_ids(result->prompt.ids, result->prompt.n),
         "token_ids", json_ids(result->tokens.ids, result->tokens.n),
         "finish_reason", td_finish_name(result->finish),
-        "seed", usage->seed <= INT64_MAX ? json_integer((json_int_t)usage->seed) : json_hex(usage->seed),
+        "seed", seed_json(usage->seed),
         "seconds", "load", info->load_seconds, "prefill", usage->prefill_seconds,
         "decode", usage->decode_seconds,
         "first_token_ms", usage->first_token_seconds * 1e3,

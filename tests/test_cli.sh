@@ -114,6 +114,13 @@ seeded() {
         run_it 0 run -p "$story" -n 24 -t 0.9 -s 7 --quiet && cmp -s "$dir/out" "$dir/seven" &&
         run_it 0 run -p "$story" -n 24 -t 0.9 -s 8 --quiet && ! cmp -s "$dir/out" "$dir/seven"
 }
+large_seed() {
+    run_it 0 run -p "$story" -n 2 -s 18446744073709551615 --json && out_has '"seed":"18446744073709551615"' &&
+        echo '{"prompt":"x","max_tokens":2,"seed":"18446744073709551615"}' | "$tandem" batch - >"$dir/out" 2>"$dir/err" &&
+        out_has '"seed":"18446744073709551615"' &&
+        ! echo '{"prompt":"x","seed":"18446744073709551616"}' | "$tandem" batch - >"$dir/out" 2>/dev/null
+}
+check "seeds of 64 bits" large_seed
 check "a seed repeats a text, another gives another" seeded
 stops() { run_it 0 run -p "$story" --stop girl --json && out_has '"finish_reason":"stop"' && ! out_has '"text":"[^"]*girl'; }
 check "stop text" stops
@@ -144,10 +151,12 @@ gone_reader() {
 }
 check "reader that is gone" gone_reader
 interrupted() {
-    "$tandem" run -m synth:llama-1b,q4_0,layers=4,vocab=32000 --ids 1,2,3 --json >"$dir/out" 2>"$dir/err" &
+    "$tandem" run -m synth:llama-1b,q4_0,layers=2,vocab=8192 --ids 1,2,3 --json >"$dir/out" 2>"$dir/err" &
     pid=$!
-    sleep "${TANDEM_TEST_LOAD_SECONDS:-3}"
-    kill -INT $pid
+    for _ in 1 2 3 4 5 6 7 8 9 10; do # not heard before the model is loaded
+        sleep 2
+        kill -INT $pid 2>/dev/null || break
+    done
     wait $pid
     [ $? -eq 130 ] && out_has '"finish_reason":"cancelled"' && out_has '"token_ids":\[[0-9]'
 }
