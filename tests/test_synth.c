@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include "model/rope.h"
+#include "model/weights.h"
 #include "tests/model_rig.h"
 
 enum { N_TOKENS = 20, TINY_VOCAB = 512 };
@@ -191,7 +193,7 @@ static void test_through_a_file(void **state)
 {
     (void)state;
     static const char *const NAMES[] = {
-        "synth:tiny,f32", "synth:tiny,f16", "synth:tiny,bf16", "synth:tiny,q8_0", "synth:tiny,q4_0",
+        "synth:tiny,f32", "synth:tiny,f16", "synth:tiny,bf16", "synth:tiny,q8_0,vocab=501", "synth:tiny,q4_0",
         "synth:llama-1b,q4_0,layers=1,vocab=512,context=64",
     };
     for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
@@ -211,6 +213,31 @@ static void test_through_a_file(void **state)
         mem_free(read.logits);
         mem_free(again.logits);
     }
+}
+
+/* Llama 3's scaling as rope_freqs.weight: the tables are those of the formula, to the factors' rounding. */
+static void test_rope_factors(void **state)
+{
+    (void)state;
+    enum { CONTEXT = 256, HALF = 32 };
+    struct model_rig rig;
+    double frequency[HALF];
+    assert_int_equal(model_rig_open(&rig, &(struct model_rig_options){
+                         .name = "synth:llama-1b,q4_0,layers=1,vocab=64", .context = CONTEXT, .cap_rows = 1 }),
+                     STATUS_OK);
+    struct model_config config = *model_get_config(rig.model);
+    config.rope.scaling = ROPE_SCALING_LLAMA3;
+    rope_frequencies(&config, NULL, frequency);
+    assert_true(frequency[0] == 1.0); /* short waves stay, long ones are 32 times longer */
+    assert_true(fabs(frequency[HALF - 1] * 32 * pow(500000.0, 62.0 / 64) - 1) < 1e-12);
+    for (int32_t position = 0; position < CONTEXT; position += 17) {
+        for (int32_t i = 0; i < HALF; i++) {
+            const double angle = position * frequency[i];
+            assert_true(fabs((double)rig.model->cos[position * HALF + i] - cos(angle)) < 1e-6 * (1 + angle));
+            assert_true(fabs((double)rig.model->sin[position * HALF + i] - sin(angle)) < 1e-6 * (1 + angle));
+        }
+    }
+    model_rig_close(&rig);
 }
 
 /* Another seed is another model; the same name is the same model. */
@@ -257,6 +284,7 @@ int main(void)
         cmocka_unit_test(test_rows_are_pure),
         cmocka_unit_test(test_distribution),
         cmocka_unit_test(test_through_a_file),
+        cmocka_unit_test(test_rope_factors),
         cmocka_unit_test(test_digest_tells_models_apart),
         cmocka_unit_test(test_unwritable),
     };
