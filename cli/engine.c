@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "bench/bench.h"
 #include "cli/cli.h"
 
 static volatile sig_atomic_t interrupted;
@@ -48,6 +49,11 @@ static enum status engine_check(const struct conf *conf)
     if (conf_int(conf, OPT_PAGE) % 16 != 0) {
         return status_fail(STATUS_USAGE, "--page is a multiple of 16, found %lld",
                            (long long)conf_int(conf, OPT_PAGE));
+    }
+    const int n_cpus = machine_get()->n_cpus;
+    if (conf_int(conf, OPT_THREADS) > n_cpus) {
+        return status_fail(STATUS_USAGE, "--threads %lld: this process may use %d cores",
+                           (long long)conf_int(conf, OPT_THREADS), n_cpus);
     }
     const char *device = conf_text(conf, OPT_TARGET_DEVICE);
     if (device && strchr(device, ':') && conf_is_set(conf, OPT_THREADS)) {

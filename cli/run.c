@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bench/bench.h"
 #include "cli/cli.h"
 
 static const int64_t WAIT_NS = 50000000; /* how long Ctrl-C may go unnoticed */
@@ -83,11 +84,13 @@ static enum status run_close(const struct conf *conf, const struct td_engine_inf
     }
     const struct td_usage *usage = &result->usage;
     const double gb_per_s = result_gb_per_s(result, info);
-    say(conf, "%s%lld tokens (%s), %.1f tok/s, %.2f GB/s of the %.1f GB/s that %d thread%s read here (%.2f), "
+    const int in_cache = info->weight_bytes < (uint64_t)machine_get()->l3_bytes;
+    say(conf, "%s%lld tokens (%s), %.1f tok/s, %.2f GB/s of the %.1f GB/s that %d thread%s read here (%.2f%s), "
         "first token %.1f ms",
         style_dim(2), (long long)usage->completion_tokens, td_finish_name(result->finish),
         result_tok_per_s(result), gb_per_s, roof, info->threads, info->threads == 1 ? "" : "s",
-        roof > 0 ? gb_per_s / roof : 0.0, usage->first_token_seconds * 1e3);
+        roof > 0 ? gb_per_s / roof : 0.0, in_cache ? ": the weights fit in the cache" : "",
+        usage->first_token_seconds * 1e3);
     say(conf, "logits digest %016llx, fingerprint %016llx, plan %s, %s, kv %s (%.1f MB), seed %llu%s",
         (unsigned long long)usage->logits_digest, (unsigned long long)usage->fingerprint, info->plan,
         info->isa, info->kv, (double)info->kv_bytes * 1e-6, (unsigned long long)usage->seed, style_off(2));

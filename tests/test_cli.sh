@@ -55,6 +55,7 @@ check "unknown verb names the nearest" says 2 "nearest is 'run'" runn
 check "unknown option names the nearest" says 2 "--max-tokens" run --max-tokns 3
 check "unknown value names the nearest" says 2 "'f16'" run --kv f17
 check "value out of range" says 2 "from 1 to" run --threads 0
+check "more threads than cores" says 2 "may use" run -p a --threads 256
 check "two prompts" says 2 "one prompt" run -p a --ids 1
 check "verbs not built are refused" says 1 "not built yet" serve
 check "drafts not built are refused" says 1 "not built yet" run --draft model.gguf -p a
