@@ -31,8 +31,29 @@ enum tensor_type {
     TENSOR_F32 = 0,
     TENSOR_F16 = 1,
     TENSOR_Q4_0 = 2,
+    TENSOR_Q4_1 = 3,
+    TENSOR_Q5_0 = 6,
+    TENSOR_Q5_1 = 7,
     TENSOR_Q8_0 = 8,
-    TENSOR_BF16 = 30
+    TENSOR_Q2_K = 10,
+    TENSOR_Q3_K = 11,
+    TENSOR_Q4_K = 12,
+    TENSOR_Q5_K = 13,
+    TENSOR_Q6_K = 14,
+    TENSOR_BF16 = 30,
+    /* not native: converted when a model is loaded */
+    TENSOR_IQ2_XXS = 16,
+    TENSOR_IQ2_XS = 17,
+    TENSOR_IQ3_XXS = 18,
+    TENSOR_IQ1_S = 19,
+    TENSOR_IQ4_NL = 20,
+    TENSOR_IQ3_S = 21,
+    TENSOR_IQ2_S = 22,
+    TENSOR_IQ4_XS = 23,
+    TENSOR_IQ1_M = 29,
+    TENSOR_TQ1_0 = 34,
+    TENSOR_TQ2_0 = 35,
+    TENSOR_MXFP4 = 39
 };
 
 struct tensor_type_info {
@@ -45,6 +66,11 @@ struct tensor_type_info {
 /* NULL when the number (name, case-insensitive) is unknown. */
 const struct tensor_type_info *tensor_type_info(uint32_t number);
 const struct tensor_type_info *tensor_type_by_name(const char *name);
+/* The native type that rows of a type which is not native become when a model is loaded (by
+ * tensor_row_to_f32 and tensor_row_from_f32); -1 when it is native already or cannot be read. */
+int tensor_type_convert_to(uint32_t number);
+/* Whether tensor_row_from_f32 writes it. */
+bool tensor_type_can_write(uint32_t number);
 
 /* ---- device ---- */
 enum isa { ISA_SCALAR, ISA_AVX2, ISA_AVX512, ISA_COUNT };
@@ -114,8 +140,9 @@ void backend_weight_fill(const struct weight *weight, int32_t first_out, int32_t
                          const void *rows, size_t row_stride_bytes);
 /* The inverse, for one row: file-format bytes of row `out_idx`. */
 void backend_weight_row(const struct weight *weight, int32_t out_idx, void *row);
-/* One file-format row of n elements (a multiple of the block) to floats, and back (F32, F16, BF16,
- * Q8_0, Q4_0 with the reference rounding of their published quantisers). */
+/* One file-format row of n elements (a multiple of the block) to floats (types that are native or can
+ * be converted), bit for bit what the published reference gives; and back (F32, F16, BF16, Q8_0, Q4_0
+ * with the published rounding; Q4_K, Q6_K by a search of their scales). */
 void tensor_row_to_f32(enum tensor_type type, const void *row, int64_t n, float *out);
 void tensor_row_from_f32(enum tensor_type type, const float *in, int64_t n, void *row);
 

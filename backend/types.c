@@ -1,12 +1,14 @@
-/* types: the element types GGUF files name, and the rows of those we compute with as floats.
+/* types: the element types GGUF files name, and rows of them as floats and from floats.
  *
- * Every published type is known by name and size, so that a file holding one we cannot compute is
- * refused by name and its layout can still be checked.
+ * Every published type is known by name and size, so that a file holding one we cannot read is
+ * refused by name and its layout can still be checked. A type is native (computed with as it is),
+ * or read only and converted when a model is loaded, or a name.
  */
 #include <string.h>
 #include <strings.h>
 
-#include "backend/backend.h"
+#include "backend/quant_block.h"
+#include "backend/types.h"
 
 static const struct tensor_type_info types[] = {
     { 0, "F32", 1, 4, true },          { 1, "F16", 1, 2, true },
@@ -54,6 +56,53 @@ const struct tensor_type_info *tensor_type_by_name(const char *name)
     return NULL;
 }
 
+/* ---- types that are read only, a block at a time ---- */
+
+static const struct { enum tensor_type type; types_to_f32_fn to_f32; } readers[] = {
+    { TENSOR_IQ2_XXS, types_iq2_xxs_to_f32 }, { TENSOR_IQ2_XS, types_iq2_xs_to_f32 },
+    { TENSOR_IQ3_XXS, types_iq3_xxs_to_f32 }, { TENSOR_IQ1_S, types_iq1_s_to_f32 },
+    { TENSOR_IQ4_NL, types_iq4_nl_to_f32 },   { TENSOR_IQ3_S, types_iq3_s_to_f32 },
+    { TENSOR_IQ2_S, types_iq2_s_to_f32 },     { TENSOR_IQ4_XS, types_iq4_xs_to_f32 },
+    { TENSOR_IQ1_M, types_iq1_m_to_f32 },     { TENSOR_TQ1_0, types_tq1_0_to_f32 },
+    { TENSOR_TQ2_0, types_tq2_0_to_f32 },     { TENSOR_MXFP4, types_mxfp4_to_f32 },
+};
+
+static types_to_f32_fn reader_of(uint32_t number)
+{
+    for (size_t i = 0; i < sizeof readers / sizeof readers[0]; i++) {
+        if ((uint32_t)readers[i].type == number) {
+            return readers[i].to_f32;
+        }
+    }
+    return NULL;
+}
+
+int tensor_type_convert_to(uint32_t number) { return reader_of(number) ? TENSOR_Q8_0 : -1; }
+
+/* ---- types that are written ---- */
+
+static const struct { enum tensor_type type; types_from_f32_fn from_f32; } writers[] = {
+    { TENSOR_Q8_0, types_q8_0_from_f32 }, { TENSOR_Q4_0, types_q4_0_from_f32 },
+    { TENSOR_Q4_K, types_q4_k_from_f32 }, { TENSOR_Q6_K, types_q6_k_from_f32 },
+};
+
+static types_from_f32_fn writer_of(uint32_t number)
+{
+    for (size_t i = 0; i < sizeof writers / sizeof writers[0]; i++) {
+        if ((uint32_t)writers[i].type == number) {
+            return writers[i].from_f32;
+        }
+    }
+    return NULL;
+}
+
+bool tensor_type_can_write(uint32_t number)
+{
+    return number == TENSOR_F32 || number == TENSOR_F16 || number == TENSOR_BF16 || writer_of(number);
+}
+
+/* ---- rows ---- */
+
 static uint16_t load_u16(const unsigned char *bytes)
 {
     uint16_t value;
@@ -62,70 +111,6 @@ static uint16_t load_u16(const unsigned char *bytes)
 }
 
 static void store_u16(unsigned char *bytes, uint16_t value) { memcpy(bytes, &value, sizeof value); }
-
-/* ---- quantised blocks: 2 bytes f16 scale, then codes ---- */
-
-static void q8_0_to_f32(const unsigned char *block, float *out)
-{
-    const float scale = mathx_f16_to_f32(load_u16(block));
-    for (int32_t i = 0; i < QUANT_BLOCK; i++) {
-        out[i] = (float)(int8_t)block[2 + i] * scale;
-    }
-}
-
-/* Low nibbles are elements 0..15, high ones 16..31; a code stands for code - 8. */
-static void q4_0_to_f32(const unsigned char *block, float *out)
-{
-    const float scale = mathx_f16_to_f32(load_u16(block));
-    for (int32_t i = 0; i < QUANT_BLOCK / 2; i++) {
-        out[i] = (float)((block[2 + i] & 15) - 8) * scale;
-        out[i + QUANT_BLOCK / 2] = (float)((block[2 + i] >> 4) - 8) * scale;
-    }
-}
-
-/* Scale |max| / 127, codes rounded half away from zero. */
-static void q8_0_from_f32(const float *in, unsigned char *block)
-{
-    float amax = 0.0f;
-    for (int32_t i = 0; i < QUANT_BLOCK; i++) {
-        const float magnitude = __builtin_fabsf(in[i]);
-        amax = magnitude > amax ? magnitude : amax;
-    }
-    const float scale = amax / 127.0f;
-    const float inv = scale != 0.0f ? 1.0f / scale : 0.0f;
-    store_u16(block, mathx_f32_to_f16(scale));
-    for (int32_t i = 0; i < QUANT_BLOCK; i++) {
-        const float x = in[i] * inv;
-        const float magnitude = __builtin_fabsf(x);
-        int32_t code = magnitude < 128.0f ? (int32_t)magnitude : 0; /* NaN, inf: 0 */
-        code += magnitude - (float)code >= 0.5f && code < 127;
-        block[2 + i] = (unsigned char)(int8_t)(x < 0.0f ? -code : code);
-    }
-}
-
-/* The element largest in magnitude (the first of equals) maps to code 0, that is -8. The product and
- * the rounding offset are added with more than float precision, then rounded to float, as published. */
-static void q4_0_from_f32(const float *in, unsigned char *block)
-{
-    unsigned char code[QUANT_BLOCK];
-    float amax = 0.0f, max = 0.0f;
-    for (int32_t i = 0; i < QUANT_BLOCK; i++) {
-        if (__builtin_fabsf(in[i]) > amax) {
-            amax = __builtin_fabsf(in[i]);
-            max = in[i];
-        }
-    }
-    const float scale = max / -8.0f;
-    const float inv = scale != 0.0f ? 1.0f / scale : 0.0f;
-    store_u16(block, mathx_f32_to_f16(scale));
-    for (int32_t i = 0; i < QUANT_BLOCK; i++) {
-        const float x = (float)((double)in[i] * (double)inv + 8.5);
-        code[i] = (unsigned char)(x >= 15.0f ? 15 : x > 0.0f ? (int32_t)x : 0);
-    }
-    for (int32_t i = 0; i < QUANT_BLOCK / 2; i++) {
-        block[2 + i] = (unsigned char)(code[i] | code[i + QUANT_BLOCK / 2] << 4);
-    }
-}
 
 static uint16_t f32_to_bf16(float value)
 {
@@ -136,60 +121,61 @@ static uint16_t f32_to_bf16(float value)
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-void tensor_row_to_f32(enum tensor_type type, const void *row, int64_t n, float *out)
+static void blocks_to_f32(enum tensor_type type, const unsigned char *bytes, int64_t n, float *out)
 {
-    const unsigned char *bytes = row;
-    switch (type) {
-    case TENSOR_F32: memcpy(out, row, (size_t)n * sizeof *out); return;
-    case TENSOR_F16:
-        for (int64_t i = 0; i < n; i++) {
-            out[i] = mathx_f16_to_f32(load_u16(bytes + i * 2));
-        }
-        return;
-    case TENSOR_BF16:
-        for (int64_t i = 0; i < n; i++) {
-            out[i] = mathx_bf16_to_f32(load_u16(bytes + i * 2));
-        }
-        return;
-    case TENSOR_Q8_0:
-        for (int64_t b = 0; b < n / QUANT_BLOCK; b++) {
-            q8_0_to_f32(bytes + b * 34, out + b * QUANT_BLOCK);
-        }
-        return;
-    case TENSOR_Q4_0:
-        for (int64_t b = 0; b < n / QUANT_BLOCK; b++) {
-            q4_0_to_f32(bytes + b * 18, out + b * QUANT_BLOCK);
+    const struct quant_layout *layout = quant_layout(type);
+    if (layout) {
+        struct quant_block block;
+        for (int64_t i = 0; i < n; i += layout->elems, bytes += layout->file_bytes) {
+            quant_block_read(layout, bytes, &block);
+            quant_block_values(layout, &block, out + i);
         }
         return;
     }
-    ASSERT(!"a native tensor type");
+    const struct tensor_type_info *info = tensor_type_info((uint32_t)type);
+    const types_to_f32_fn to_f32 = reader_of((uint32_t)type);
+    ASSERT(info && to_f32);
+    for (int64_t i = 0; i < n; i += info->block_elems, bytes += info->block_bytes) {
+        to_f32(bytes, out + i);
+    }
+}
+
+void tensor_row_to_f32(enum tensor_type type, const void *row, int64_t n, float *out)
+{
+    const unsigned char *bytes = row;
+    if (type == TENSOR_F32) {
+        memcpy(out, row, (size_t)n * sizeof *out);
+    } else if (type == TENSOR_F16) {
+        for (int64_t i = 0; i < n; i++) {
+            out[i] = mathx_f16_to_f32(load_u16(bytes + i * 2));
+        }
+    } else if (type == TENSOR_BF16) {
+        for (int64_t i = 0; i < n; i++) {
+            out[i] = mathx_bf16_to_f32(load_u16(bytes + i * 2));
+        }
+    } else {
+        blocks_to_f32(type, bytes, n, out);
+    }
 }
 
 void tensor_row_from_f32(enum tensor_type type, const float *in, int64_t n, void *row)
 {
     unsigned char *bytes = row;
-    switch (type) {
-    case TENSOR_F32: memcpy(row, in, (size_t)n * sizeof *in); return;
-    case TENSOR_F16:
+    if (type == TENSOR_F32) {
+        memcpy(row, in, (size_t)n * sizeof *in);
+        return;
+    }
+    if (type == TENSOR_F16 || type == TENSOR_BF16) {
         for (int64_t i = 0; i < n; i++) {
-            store_u16(bytes + i * 2, mathx_f32_to_f16(in[i]));
-        }
-        return;
-    case TENSOR_BF16:
-        for (int64_t i = 0; i < n; i++) {
-            store_u16(bytes + i * 2, f32_to_bf16(in[i]));
-        }
-        return;
-    case TENSOR_Q8_0:
-        for (int64_t b = 0; b < n / QUANT_BLOCK; b++) {
-            q8_0_from_f32(in + b * QUANT_BLOCK, bytes + b * 34);
-        }
-        return;
-    case TENSOR_Q4_0:
-        for (int64_t b = 0; b < n / QUANT_BLOCK; b++) {
-            q4_0_from_f32(in + b * QUANT_BLOCK, bytes + b * 18);
+            store_u16(bytes + i * 2,
+                      type == TENSOR_F16 ? mathx_f32_to_f16(in[i]) : f32_to_bf16(in[i]));
         }
         return;
     }
-    ASSERT(!"a native tensor type");
+    const struct tensor_type_info *info = tensor_type_info((uint32_t)type);
+    const types_from_f32_fn from_f32 = writer_of((uint32_t)type);
+    ASSERT(info && from_f32);
+    for (int64_t i = 0; i < n; i += info->block_elems, bytes += info->block_bytes) {
+        from_f32(in + i, bytes);
+    }
 }
