@@ -118,6 +118,7 @@ static void case_17_cancel_at_any_point(void **state)
             sim_on_pass(sim, cancel_hook, &cancel);
             check(sim_step(sim));
             sim_on_pass(sim, NULL, NULL);
+            assert_int_equal(sim_request(sim, 0)->sequences[0].state, SEQUENCE_FINISHED);
         } else if (when == 4) { /* after the end */
             check(sim_run(sim));
             sim_cancel(sim, 0);
