@@ -68,7 +68,9 @@ static enum status run_close(const struct conf *conf, const struct td_engine_inf
                              const struct result *result)
 {
     const int quiet = conf_flag(conf, OPT_QUIET), json = conf_flag(conf, OPT_JSON);
-    const double roof = quiet && !json ? 0 : engine_read_roof(conf, info, 0.2);
+    /* whoever interrupts wants to be gone, not a measurement */
+    const int measures = (json || !quiet) && !interrupt_seen();
+    const double roof = measures ? engine_read_roof(conf, info, 0.2) : 0;
     if (json) {
         json_t *object = json_object();
         const enum status status = object ? result_json(result, info, roof, object) : STATUS_NO_MEMORY;

@@ -159,7 +159,9 @@ interrupted() {
         kill -INT $pid 2>/dev/null || break
     done
     wait $pid
-    [ $? -eq 130 ] && out_has '"finish_reason":"cancelled"' && out_has '"token_ids":\[[0-9]'
+    code=$?
+    [ "$code" -eq 130 ] || { echo "    exit $code, expected 130"; return 1; }
+    out_has '"finish_reason":"cancelled"' && out_has '"token_ids":\[[0-9]'
 }
 check "Ctrl-C ends with what was written" interrupted
 
