@@ -17,7 +17,11 @@
 #include "model/rope.h"
 #include "model/weights.h"
 
-enum { CHUNK_BYTES = 1 << 20, ROPE_CHUNK_ROWS = 64, CHUNKS_PER_WORKER = 4, SENTENCE_CAP = 512 };
+enum {
+    CHUNK_BYTES = 256 << 10, /* read, hashed and repacked while it is in a core's own cache */
+    BATCH_CHUNKS = 64,       /* between two words of progress */
+    N_SLOTS = 32, ROPE_CHUNK_ROWS = 64, SENTENCE_CAP = 512
+};
 #define MIB (1024.0 * 1024.0)
 
 struct load_tensor {
@@ -35,9 +39,9 @@ struct loader {
     struct load_tensor *tensors;    /* [n_tensors], of those the source has */
     int32_t n_tensors, n_chunks;
     uint64_t *chunk_digests;        /* [n_chunks] */
-    unsigned char *staging;         /* [n_slots, slot_bytes] */
+    unsigned char *staging;         /* [N_SLOTS, slot_bytes], touched as far as used */
     size_t slot_bytes, chunk_bytes; /* a slot: rows as read, then rows put back in order */
-    int32_t n_slots;
+    _Atomic uint32_t free_slots;    /* a bit each */
     uint64_t total_bytes;
     _Atomic int failed;             /* the first failing chunk writes the two below */
     enum status fail_status;
@@ -215,16 +219,31 @@ static enum status load_chunk(struct loader *loader, int32_t chunk, unsigned cha
 
 struct load_args { struct loader *loader; int32_t first_chunk; };
 
+/* The lowest free slot, so that a worker gets the one still in its cache; spins when more workers
+ * than slots are at it. */
+static int claim_slot(struct loader *loader)
+{
+    for (;;) {
+        uint32_t free_slots = atomic_load(&loader->free_slots);
+        if (free_slots != 0 && atomic_compare_exchange_weak(&loader->free_slots, &free_slots,
+                                                            free_slots & (free_slots - 1))) {
+            return __builtin_ctz(free_slots);
+        }
+    }
+}
+
 static void load_chunk_fn(const void *args, uint32_t idx, struct lane_worker *worker)
 {
     const struct load_args *load = args;
     struct loader *loader = load->loader;
-    (void)worker; /* staging goes by chunk: a helper from another lane has the same worker number */
+    (void)worker; /* not its number: a helper from another lane has the same one */
     if (atomic_load(&loader->failed) != 0) {
         return;
     }
+    const int slot = claim_slot(loader);
     const enum status status = load_chunk(loader, load->first_chunk + (int32_t)idx,
-                                          loader->staging + (size_t)idx * loader->slot_bytes);
+                                          loader->staging + (size_t)slot * loader->slot_bytes);
+    atomic_fetch_or(&loader->free_slots, UINT32_C(1) << slot);
     int expected = 0;
     if (status != STATUS_OK && atomic_compare_exchange_strong(&loader->failed, &expected, 1)) {
         loader->fail_status = status;
@@ -234,17 +253,17 @@ static void load_chunk_fn(const void *args, uint32_t idx, struct lane_worker *wo
 
 static enum status fill(struct loader *loader)
 {
-    loader->n_slots = lane_n_workers(loader->lane) * CHUNKS_PER_WORKER;
+    atomic_store(&loader->free_slots, UINT32_MAX);
     loader->slot_bytes = align_up(2 * loader->chunk_bytes);
     loader->chunk_digests = mem_alloc((size_t)loader->n_chunks, sizeof *loader->chunk_digests);
-    loader->staging = mem_alloc((size_t)loader->n_slots, loader->slot_bytes);
+    loader->staging = mem_map(N_SLOTS * loader->slot_bytes);
     if (!loader->chunk_digests || !loader->staging) {
         return status_fail(STATUS_NO_MEMORY, "no memory for %.1f MiB to read weights into",
-                           (double)loader->n_slots * (double)loader->slot_bytes / MIB);
+                           (double)N_SLOTS * (double)loader->slot_bytes / MIB);
     }
-    for (int32_t chunk = 0; chunk < loader->n_chunks; chunk += loader->n_slots) {
+    for (int32_t chunk = 0; chunk < loader->n_chunks; chunk += BATCH_CHUNKS) {
         const int32_t left = loader->n_chunks - chunk;
-        const int32_t n = left < loader->n_slots ? left : loader->n_slots;
+        const int32_t n = left < BATCH_CHUNKS ? left : BATCH_CHUNKS;
         const struct load_args args = { loader, chunk };
         lane_wait(loader->lane,
                   lane_submit(loader->lane, load_chunk_fn, &args, sizeof args, (uint32_t)n));
@@ -372,7 +391,9 @@ enum status model_load(struct model_source *source, struct lane *lane,
     loader->lane = lane;
     loader->options = options;
     status = load_all(loader);
-    mem_free(loader->staging);
+    if (loader->staging) {
+        mem_unmap(loader->staging, N_SLOTS * loader->slot_bytes);
+    }
     mem_free(loader->chunk_digests);
     mem_free(loader->tensors);
     mem_free(loader);
