@@ -9,29 +9,6 @@
 
 #define BYTES(x) ((uint64_t)(x) * UINT64_C(0x0101010101010101)) /* x in each byte */
 
-static const struct quant_layout layouts[] = {
-    { TENSOR_Q8_0, 32, 34, 32, 128, QUANT_MIN_NONE, 8, 0 },
-    { TENSOR_Q4_0, 32, 18, 32, 8, QUANT_MIN_NONE, 4, 0 },
-    { TENSOR_Q4_1, 32, 20, 32, 0, QUANT_MIN_ADDED, 4, 0 },
-    { TENSOR_Q5_0, 32, 22, 32, 16, QUANT_MIN_NONE, 4, 1 },
-    { TENSOR_Q5_1, 32, 24, 32, 0, QUANT_MIN_ADDED, 4, 1 },
-    { TENSOR_Q2_K, 256, 84, 16, 0, QUANT_MIN_SCALED, 2, 0 },
-    { TENSOR_Q3_K, 256, 110, 16, 4, QUANT_MIN_NONE, 2, 1 },
-    { TENSOR_Q4_K, 256, 144, 32, 0, QUANT_MIN_SCALED, 4, 0 },
-    { TENSOR_Q5_K, 256, 176, 32, 0, QUANT_MIN_SCALED, 4, 1 },
-    { TENSOR_Q6_K, 256, 210, 16, 32, QUANT_MIN_NONE, 4, 2 },
-};
-
-const struct quant_layout *quant_layout(enum tensor_type type)
-{
-    for (size_t i = 0; i < sizeof layouts / sizeof layouts[0]; i++) {
-        if (layouts[i].type == type) {
-            return &layouts[i];
-        }
-    }
-    return NULL;
-}
-
 static uint64_t load64(const unsigned char *bytes)
 {
     uint64_t word;

@@ -31,8 +31,23 @@ struct quant_layout {
     int32_t low_bits, high_bits; /* of a code: 8, 4 or 2 and 0, 1 or 2 */
 };
 
-/* NULL for types that are not native quantised ones. */
-const struct quant_layout *quant_layout(enum tensor_type type);
+/* elems 0 for types that are not native quantised ones. Inline: kernels are made for one layout each. */
+static inline struct quant_layout quant_layout(enum tensor_type type)
+{
+    switch ((int)type) {
+    case TENSOR_Q8_0: return (struct quant_layout){ type, 32, 34, 32, 128, QUANT_MIN_NONE, 8, 0 };
+    case TENSOR_Q4_0: return (struct quant_layout){ type, 32, 18, 32, 8, QUANT_MIN_NONE, 4, 0 };
+    case TENSOR_Q4_1: return (struct quant_layout){ type, 32, 20, 32, 0, QUANT_MIN_ADDED, 4, 0 };
+    case TENSOR_Q5_0: return (struct quant_layout){ type, 32, 22, 32, 16, QUANT_MIN_NONE, 4, 1 };
+    case TENSOR_Q5_1: return (struct quant_layout){ type, 32, 24, 32, 0, QUANT_MIN_ADDED, 4, 1 };
+    case TENSOR_Q2_K: return (struct quant_layout){ type, 256, 84, 16, 0, QUANT_MIN_SCALED, 2, 0 };
+    case TENSOR_Q3_K: return (struct quant_layout){ type, 256, 110, 16, 4, QUANT_MIN_NONE, 2, 1 };
+    case TENSOR_Q4_K: return (struct quant_layout){ type, 256, 144, 32, 0, QUANT_MIN_SCALED, 4, 0 };
+    case TENSOR_Q5_K: return (struct quant_layout){ type, 256, 176, 32, 0, QUANT_MIN_SCALED, 4, 1 };
+    case TENSOR_Q6_K: return (struct quant_layout){ type, 256, 210, 16, 32, QUANT_MIN_NONE, 4, 2 };
+    default: return (struct quant_layout){ type, 0, 0, 0, 0, QUANT_MIN_NONE, 0, 0 };
+    }
+}
 
 struct quant_block {
     uint16_t d, dmin;                /* halves; dmin 0 where there is none */

@@ -153,7 +153,8 @@ void types_q4_k_from_f32(const float *in, unsigned char *block)
             quant.code[i] = (uint8_t)round_within(quotient(in[i] + min, scale), 0, 15);
         }
     }
-    quant_block_write(quant_layout(TENSOR_Q4_K), &quant, block);
+    const struct quant_layout layout = quant_layout(TENSOR_Q4_K);
+    quant_block_write(&layout, &quant, block);
 }
 
 /* Searches the scale of 16 elements with codes -32..31; its sign says which end reaches -32. */
@@ -201,5 +202,6 @@ void types_q6_k_from_f32(const float *in, unsigned char *block)
             quant.code[i] = (uint8_t)(round_within(quotient(in[i], step), -32, 31) + 32);
         }
     }
-    quant_block_write(quant_layout(TENSOR_Q6_K), &quant, block);
+    const struct quant_layout layout = quant_layout(TENSOR_Q6_K);
+    quant_block_write(&layout, &quant, block);
 }

@@ -108,7 +108,8 @@ static enum status check_type(const struct model_source *source, const char *nam
     const struct tensor_type_info *type = tensor_type_info(info->type);
     if (!type->native) {
         return status_fail(STATUS_UNSUPPORTED,
-                           "%s: %s has type %s; supported: F32, F16, BF16, Q8_0, Q4_0", source->label,
+                           "%s: %s has type %s; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, "
+                           "Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K", source->label,
                            name, type->name);
     }
     if (binding->tensor->flags & FAMILY_VECTOR) {

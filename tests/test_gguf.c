@@ -267,8 +267,8 @@ static void test_shapes_and_types(void **state)
     refused(CHANGED(.tensor = "output_norm.weight", .dims = DIMS(16, 2)), STATUS_INVALID,
             "output_norm.weight: expected 32 x 1, file says 16 x 2");
     refused(CHANGED(.tensor = "output_norm.weight", .type = U32(8)), STATUS_UNSUPPORTED, "expected F32, F16 or BF16");
-    refused(CHANGED(.tensor = "blk.0.attn_v.weight", .type = U32(6)), STATUS_UNSUPPORTED,
-            "blk.0.attn_v.weight has type Q5_0; supported");
+    refused(CHANGED(.tensor = "blk.0.attn_v.weight", .type = U32(31)), STATUS_UNSUPPORTED,
+            "blk.0.attn_v.weight has type Q4_0_4_4; supported");
     refused(CHANGED(.tensor = "token_embd.weight"), STATUS_INVALID, "token_embd.weight is missing");
     refused(CHANGED(.tensor = "blk.0.ffn_up.weight"), STATUS_INVALID, "tensor blk.0.ffn_up.weight is missing");
     refused(CHANGED(.extra_tensor = "blk.0.attn_q.bias"), STATUS_UNSUPPORTED, "tensor blk.0.attn_q.bias is not part of");

@@ -30,8 +30,8 @@ static inline size_t attention_block_offset(const struct kv_store *store, int32_
     const size_t block_bytes =
         (size_t)KV_BLOCK_SLOTS * (size_t)store->head_dim * attention_kv_bytes(store->type);
     const size_t blocks = (size_t)store->page_slots / KV_BLOCK_SLOTS;
-    return ((size_t)layer * (size_t)store->n_pages + page) * store->page_bytes +
-           ((size_t)kv_head * blocks + (size_t)block) * block_bytes;
+    const size_t head = (size_t)layer * (size_t)store->n_kv_heads + (size_t)kv_head;
+    return ((head * (size_t)store->n_pages + page) * blocks + (size_t)block) * block_bytes;
 }
 
 /* One segment as a row sees it: positions [begin, end) of 0..256, and the blocks that hold them.

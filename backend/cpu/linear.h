@@ -3,6 +3,7 @@
 #define BACKEND_CPU_LINEAR_H
 
 #include "backend/cpu/cpu.h"
+#include "backend/quant_block.h"
 
 void linear_tile_scalar(const struct linear_job *job);
 void linear_tile_fma(const struct linear_job *job);
@@ -12,16 +13,43 @@ void linear_tile_avx512(const struct linear_job *job);
 /* weight.c: bytes of one tile */
 size_t weight_tile_bytes(enum tensor_type type, int32_t n_in);
 
+/* ---- quantised tiles: tile.h draws them ---- */
+
 enum {
-    TILE_SCALE_BYTES = TILE_OUTPUTS * 2, /* the scales that begin a quantised block */
-    TILE_GROUP_BYTES = TILE_OUTPUTS * 4  /* codes of four inputs (Q4_0: of eight) */
+    TILE_GROUP_BYTES = TILE_OUTPUTS * 4, /* 32 bits of each output */
+    TILE_HALVES_BYTES = TILE_OUTPUTS * 2 /* a half of each output */
 };
 
-/* One block of 32 inputs of a quantised tile: scales and codes. */
-static inline size_t tile_block_bytes(enum tensor_type type)
+static inline int32_t tile_halves_bytes(const struct quant_layout *layout)
 {
-    return TILE_SCALE_BYTES + (size_t)(type == TENSOR_Q4_0 ? 4 : 8) * TILE_GROUP_BYTES;
+    return layout->min == QUANT_MIN_NONE ? TILE_HALVES_BYTES : 2 * TILE_HALVES_BYTES;
 }
+/* Of the header that begins a segment. */
+static inline int32_t tile_header_bytes(const struct quant_layout *layout)
+{
+    return layout->elems == QUANT_BLOCK ? 0 : tile_halves_bytes(layout);
+}
+/* Of what precedes the codes of a block of 32 inputs. */
+static inline int32_t tile_scale_bytes(const struct quant_layout *layout)
+{
+    return layout->elems == QUANT_BLOCK ? tile_halves_bytes(layout) : 2 * TILE_OUTPUTS;
+}
+static inline int32_t tile_block_bytes(const struct quant_layout *layout)
+{
+    return tile_scale_bytes(layout) + (layout->low_bits + layout->high_bits) * TILE_GROUP_BYTES;
+}
+/* Runs of one scale in a block of 32 inputs: 1 or 2. */
+static inline int32_t tile_block_parts(const struct quant_layout *layout)
+{
+    return QUANT_BLOCK / layout->part_elems;
+}
+
+/* tile_block.c: one output's file block into a segment and back; `b`: the block of 32 inputs where it
+ * begins, 0 for blocks of 256. */
+void tile_block_put(const struct quant_layout *layout, const struct quant_block *from, int32_t b,
+                    int32_t lane, unsigned char *segment);
+void tile_block_get(const struct quant_layout *layout, const unsigned char *segment, int32_t b,
+                    int32_t lane, struct quant_block *to);
 
 /* Walks segments in order and tells where groups end. Usage: for each s, linear_group_ends(&g, s, n). */
 static inline int linear_group_ends(int32_t *group, int32_t segment, int32_t n_segments)

@@ -328,7 +328,7 @@ void backend_attention(struct lane *lane, const struct op_attention *op)
     SUBMIT(lane, attention_chunk, args);
 }
 
-/* ---- page copy: a unit is a layer ---- */
+/* ---- page copy: a unit is a head of a layer ---- */
 struct page_copy_args { struct units units; struct op_page_copy op; };
 
 static void page_copy_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
@@ -336,18 +336,20 @@ static void page_copy_chunk(const void *arguments, uint32_t chunk, struct lane_w
     const struct page_copy_args *args = arguments;
     const struct kv_store *store = args->op.store;
     const struct unit_range range = units_of(&args->units, chunk);
+    const size_t bytes = store->page_bytes / (size_t)store->n_kv_heads;
     (void)worker;
-    for (int32_t layer = (int32_t)range.begin; layer < range.end; layer++) {
-        const size_t from = attention_block_offset(store, layer, args->op.src, 0, 0);
-        const size_t to = attention_block_offset(store, layer, args->op.dst, 0, 0);
-        memcpy(store->k + to, store->k + from, store->page_bytes);
-        memcpy(store->v + to, store->v + from, store->page_bytes);
+    for (int32_t unit = (int32_t)range.begin; unit < range.end; unit++) {
+        const int32_t layer = unit / store->n_kv_heads, head = unit % store->n_kv_heads;
+        const size_t from = attention_block_offset(store, layer, args->op.src, head, 0);
+        const size_t to = attention_block_offset(store, layer, args->op.dst, head, 0);
+        memcpy(store->k + to, store->k + from, bytes);
+        memcpy(store->v + to, store->v + from, bytes);
     }
 }
 
 void backend_page_copy(struct lane *lane, const struct op_page_copy *op)
 {
-    struct page_copy_args args = { units_make(lane, op->store->n_layers, CHUNKS_PER_WORKER), *op };
+    struct page_copy_args args = { units_make(lane, op->store->n_layers * op->store->n_kv_heads, CHUNKS_PER_WORKER), *op };
     ASSERT(op->src != op->dst && op->src < (uint32_t)op->store->n_pages &&
            op->dst < (uint32_t)op->store->n_pages);
     SUBMIT(lane, page_copy_chunk, args);

@@ -24,8 +24,9 @@ static inline __m256i round_codes(const float *x, __m256 scale)
     return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale));
 }
 
-/* codes = rint(x * inv), ties to even by the lane's rounding mode; returns their sum. */
-static inline int32_t quantize_block(const float *x, float inv, int8_t *codes)
+/* codes = rint(x * inv), ties to even by the lane's rounding mode; returns their sum, and in half
+ * that of the first 16. */
+static inline int32_t quantize_block(const float *x, float inv, int8_t *codes, int32_t *half)
 {
     const __m256 scale = _mm256_set1_ps(inv);
     const __m256i a = round_codes(x, scale), b = round_codes(x + 8, scale);
@@ -35,11 +36,14 @@ static inline int32_t quantize_block(const float *x, float inv, int8_t *codes)
         _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     _mm256_storeu_si256((__m256i *)(void *)codes, _mm256_permutevar8x32_epi32(packed, order));
-    const __m256i all = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
-    return _mm_cvtsi128_si32(sum);
+    /* low 128 bits: parts of the first half's sum; high: of the second's */
+    const __m256i first = _mm256_add_epi32(a, b), second = _mm256_add_epi32(c, d);
+    const __m256i pairs = _mm256_add_epi32(_mm256_permute2x128_si256(first, second, 0x20),
+                                           _mm256_permute2x128_si256(first, second, 0x31));
+    const __m256i fours = _mm256_add_epi32(pairs, _mm256_shuffle_epi32(pairs, 0x4e));
+    const __m256i sums = _mm256_add_epi32(fours, _mm256_shuffle_epi32(fours, 0xb1));
+    *half = _mm256_cvtsi256_si32(sums);
+    return *half + _mm256_extract_epi32(sums, 4);
 }
 
 #include "backend/cpu/rows_vector.h"

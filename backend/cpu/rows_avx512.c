@@ -10,15 +10,17 @@ static inline uint32_t block_amax_bits(const float *x)
     return _mm512_reduce_max_epu32(_mm512_max_epu32(a, b));
 }
 
-/* codes = rint(x * inv), ties to even by the lane's rounding mode; returns their sum. */
-static inline int32_t quantize_block(const float *x, float inv, int8_t *codes)
+/* codes = rint(x * inv), ties to even by the lane's rounding mode; returns their sum, and in half
+ * that of the first 16. */
+static inline int32_t quantize_block(const float *x, float inv, int8_t *codes, int32_t *half)
 {
     const __m512 scale = _mm512_set1_ps(inv);
     const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), scale));
     const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), scale));
     _mm_storeu_si128((__m128i *)(void *)codes, _mm512_cvtepi32_epi8(a));
     _mm_storeu_si128((__m128i *)(void *)(codes + 16), _mm512_cvtepi32_epi8(b));
-    return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+    *half = _mm512_reduce_add_epi32(a);
+    return *half + _mm512_reduce_add_epi32(b);
 }
 
 #include "backend/cpu/rows_vector.h"

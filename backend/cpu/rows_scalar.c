@@ -43,14 +43,16 @@ void KERNEL(rows_quantize)(const float *x, int32_t b0, int32_t n_blocks, unsigne
         const float amax = mathx_from_bits(bits);
         const int empty = bits >= 0x7f800000u || amax < ROWS_AMAX_MIN;
         const float inv = empty ? 0.0f : 127.0f / amax;
-        int32_t sum = 0;
+        int32_t sum = 0, half = 0;
         for (int32_t i = 0; i < QUANT_BLOCK; i++) {
             const int32_t code = empty ? 0 : (int32_t)mathx_rint_small(block[i] * inv);
             codes[i] = (int8_t)code;
             sum += code;
+            half += i < QUANT_BLOCK / 2 ? code : 0;
         }
         *tile_act_scale(panel, m, b, r) = bits >= 0x7f800000u ? MATHX_NAN : empty ? 0.0f : amax / 127.0f;
         *tile_act_sum(panel, m, b, r) = sum;
+        *tile_act_half(panel, m, b, r) = half;
     }
 }
 

@@ -164,10 +164,11 @@ static void rows_quantize(const float *x, int32_t b0, int32_t n_blocks, unsigned
         if (bits >= 0x7f800000u || amax < ROWS_AMAX_MIN) {
             memset(codes, 0, QUANT_BLOCK);
             *tile_act_scale(panel, m, b, r) = bits >= 0x7f800000u ? MATHX_NAN : 0.0f;
-            *tile_act_sum(panel, m, b, r) = 0;
+            *tile_act_sum(panel, m, b, r) = *tile_act_half(panel, m, b, r) = 0;
             continue;
         }
         *tile_act_scale(panel, m, b, r) = amax / 127.0f;
-        *tile_act_sum(panel, m, b, r) = quantize_block(block, 127.0f / amax, codes);
+        *tile_act_sum(panel, m, b, r) =
+            quantize_block(block, 127.0f / amax, codes, tile_act_half(panel, m, b, r));
     }
 }

@@ -1,22 +1,31 @@
 /* tile: how weights and activations lie in memory on a CPU. Private to backend/cpu.
  *
  * Weights: tiles of 32 output rows (two AVX-512 registers: every activation that is broadcast serves
- * both), tile after tile. A quantised tile is its blocks of 32 inputs in ascending order, each
+ * both), tile after tile. A float tile is [n_in][32] elements. A quantised tile is its segments of 256
+ * inputs, ascending; a segment is, for types with blocks of 256, a header, and 8 blocks of 32 inputs:
  *
- *     [32] f16 scales | [codes of 32 outputs x 32 inputs]
+ *     header   [32] halves d | [32] halves dmin (types with minimums)
+ *     block    scales | low plane | high plane
+ *     scales   blocks of 32 inputs:  [32] halves d | [32] halves dmin (types with minimums)
+ *              Q4_K, Q5_K:           [32] scales | [32] minimums
+ *              Q3_K, Q6_K:           [32] scales of inputs 0..15 | [32] of 16..31 (signed)
+ *              Q2_K:                 the same, a scale's low nibble and a minimum's high one
+ *     planes   the codes, unsigned (the dot-product instructions want that on one side): their low 8, 4
+ *              or 2 bits, then the 0, 1 or 2 bits above those (5 = 4 + 1, 6 = 4 + 2, 3 = 2 + 1)
  *
- *   Q8_0 codes: 8 groups of 128 bytes; group i = 32 outputs x inputs 4i..4i+3, each byte the file's
- *        code + 128 (unsigned: what the dot-product instructions want on one side)
- *   Q4_0 codes: 4 groups of 128 bytes; group i = 32 outputs x file bytes 4i..4i+3, so the low nibbles
- *        are inputs 4i..4i+3 and the high ones inputs 16+4i..16+4i+3, code + 8
+ * A plane of n bits is n groups of 128 bytes, 4 bytes of each of the 32 outputs; byte k of a group
+ * holds the fields of inputs 4 q + k, where quads q are, from the lowest bits on,
  *
- * so that a pass reads one strictly ascending stream of cache lines, which is what hardware
- * prefetchers follow (scales apart from codes cost a third of the bandwidth: docs/SPEED.md). A float
- * tile is [n_in][32] elements. Outputs past n_out in the last tile are zero weights.
+ *     8 bits: q = group     4 bits: q = group, 4 + group      (as Q4_0 files have them)
+ *     2 bits: q = 2 group, 2 group + 1, 4 + 2 group, 5 + 2 group        1 bit: q = 0..7
+ *
+ * so that a shift and a mask unpack a quad, and quads 0..3 are inputs 0..15. A pass reads one strictly
+ * ascending stream of cache lines, which is what hardware prefetchers follow (scales apart from codes
+ * cost a third of the bandwidth: docs/SPEED.md). Outputs past n_out in the last tile are zero bytes.
  *
  * Activations: panels of up to 8 rows. With M rows in a panel, block b of 32 columns is
  *
- *     [M][32] int8 codes | [M] float scales | [M] int32 sums of the codes
+ *     [M][32] int8 codes | [M] float scales | [M] int32 sums of the codes | [M] sums of the first 16
  *
  * and panel p begins at p * 8 * n_blocks * ACT_BLOCK_BYTES; M = min(8, n_rows - 8 p).
  */
@@ -26,7 +35,7 @@
 #include "backend/backend.h"
 
 enum {
-    ACT_BLOCK_BYTES = QUANT_BLOCK + 4 + 4,
+    ACT_BLOCK_BYTES = QUANT_BLOCK + 4 + 4 + 4,
     SEGMENT_BLOCKS = SEGMENT_ELEMS / QUANT_BLOCK
 };
 
@@ -42,7 +51,7 @@ static inline unsigned char *tile_panel(const struct act *act, int32_t panel)
     return act->q8 + (size_t)panel * PANEL_ROWS * (size_t)(act->n_cols / QUANT_BLOCK) * ACT_BLOCK_BYTES;
 }
 
-/* Where row r of an M-row panel keeps its codes, scale and sum of block b. */
+/* Where row r of an M-row panel keeps its codes, scale, sum and sum of the first half of block b. */
 static inline int8_t *tile_act_codes(unsigned char *panel, int32_t m, int32_t b, int32_t r)
 {
     return (int8_t *)(panel + (size_t)b * (size_t)m * ACT_BLOCK_BYTES + (size_t)r * QUANT_BLOCK);
@@ -54,6 +63,10 @@ static inline float *tile_act_scale(unsigned char *panel, int32_t m, int32_t b, 
 static inline int32_t *tile_act_sum(unsigned char *panel, int32_t m, int32_t b, int32_t r)
 {
     return (int32_t *)(void *)tile_act_scale(panel, m, b, m) + r;
+}
+static inline int32_t *tile_act_half(unsigned char *panel, int32_t m, int32_t b, int32_t r)
+{
+    return tile_act_sum(panel, m, b, m) + r;
 }
 
 /* First segment of group g of n segments (specs: groups hold floor(g n / 8) .. floor((g+1) n / 8) - 1). */

@@ -5,19 +5,17 @@
 
 static size_t element_bytes(enum tensor_type type) { return type == TENSOR_F32 ? 4 : 2; }
 
-static int is_quantised(enum tensor_type type) { return backend_act_kind(type) == ACT_Q8; }
-
-int backend_act_kind(enum tensor_type type)
-{
-    return type == TENSOR_Q8_0 || type == TENSOR_Q4_0 ? ACT_Q8 : ACT_F32;
-}
+int backend_act_kind(enum tensor_type type) { return quant_layout(type).elems > 0 ? ACT_Q8 : ACT_F32; }
 
 size_t weight_tile_bytes(enum tensor_type type, int32_t n_in)
 {
-    if (!is_quantised(type)) {
+    const struct quant_layout layout = quant_layout(type);
+    if (layout.elems == 0) {
         return ((size_t)n_in * TILE_OUTPUTS * element_bytes(type) + 63) & ~(size_t)63;
     }
-    return (size_t)(n_in / QUANT_BLOCK) * tile_block_bytes(type);
+    const size_t n_headers = (size_t)((n_in + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS);
+    return n_headers * (size_t)tile_header_bytes(&layout) +
+           (size_t)(n_in / QUANT_BLOCK) * (size_t)tile_block_bytes(&layout);
 }
 
 size_t backend_weight_bytes(enum tensor_type type, int64_t n_out, int64_t n_in)
@@ -28,7 +26,7 @@ size_t backend_weight_bytes(enum tensor_type type, int64_t n_out, int64_t n_in)
         return 0;
     }
     const size_t tiles = (size_t)((n_out + TILE_OUTPUTS - 1) / TILE_OUTPUTS);
-    return tiles * weight_tile_bytes(type, (int32_t)n_in); /* < 2^26 * 2^36 */
+    return tiles * weight_tile_bytes(type, (int32_t)n_in); /* < 2^25 * 2^38 */
 }
 
 size_t backend_act_bytes(int32_t n_cols, int32_t cap_rows)
@@ -61,31 +59,24 @@ static void fill_float(unsigned char *tile, enum tensor_type type, int32_t n_in,
     }
 }
 
-/* One block of one output: 2 scale bytes and 16 or 32 code bytes, in groups of four. */
-static void fill_block(unsigned char *block, int32_t n_groups, int32_t lane, uint32_t flip,
-                       const unsigned char *from)
-{
-    memcpy(block + (size_t)lane * 2, from, 2);
-    for (int32_t i = 0; i < n_groups; i++) {
-        uint32_t word;
-        memcpy(&word, from + 2 + i * 4, 4);
-        word ^= flip; /* Q8_0: signed → unsigned by + 128 */
-        memcpy(block + TILE_SCALE_BYTES + i * TILE_GROUP_BYTES + lane * 4, &word, 4);
-    }
-}
-
 static void fill_quantised(unsigned char *tile, enum tensor_type type, int32_t n_in, int32_t n_valid,
                            const unsigned char *rows, size_t row_stride_bytes)
 {
-    const int32_t n_groups = type == TENSOR_Q4_0 ? 4 : 8;
-    const size_t file_bytes = type == TENSOR_Q4_0 ? 18 : 34;
-    const uint32_t flip = type == TENSOR_Q4_0 ? 0 : 0x80808080u;
-    for (int32_t b = 0; b < n_in / QUANT_BLOCK; b++) {
+    const struct quant_layout layout = quant_layout(type);
+    const int32_t step = layout.elems / QUANT_BLOCK;
+    struct quant_block quant;
+    for (int32_t first = 0; first < n_in / QUANT_BLOCK; first += SEGMENT_BLOCKS) {
+        const int32_t left = n_in / QUANT_BLOCK - first;
+        const int32_t here = left < SEGMENT_BLOCKS ? left : SEGMENT_BLOCKS;
         for (int32_t lane = 0; lane < n_valid; lane++) {
-            fill_block(tile, n_groups, lane, flip,
-                       rows + (size_t)lane * row_stride_bytes + (size_t)b * file_bytes);
+            const unsigned char *from = rows + (size_t)lane * row_stride_bytes +
+                                        (size_t)(first / step) * (size_t)layout.file_bytes;
+            for (int32_t b = 0; b < here; b += step, from += layout.file_bytes) {
+                quant_block_read(&layout, from, &quant);
+                tile_block_put(&layout, &quant, b, lane, tile);
+            }
         }
-        tile += tile_block_bytes(type);
+        tile += tile_header_bytes(&layout) + here * tile_block_bytes(&layout);
     }
 }
 
@@ -103,7 +94,7 @@ void backend_weight_fill(const struct weight *weight, int32_t first_out, int32_t
         if (n_valid < TILE_OUTPUTS) {
             memset(tile, 0, tile_bytes); /* outputs that do not exist: scale 0 */
         }
-        if (is_quantised(weight->type)) {
+        if (backend_act_kind(weight->type) == ACT_Q8) {
             fill_quantised(tile, weight->type, weight->n_in, n_valid, from, row_stride_bytes);
             continue;
         }
@@ -118,17 +109,17 @@ void backend_weight_fill(const struct weight *weight, int32_t first_out, int32_t
 static void row_quantised(const unsigned char *tile, enum tensor_type type, int32_t n_in, int32_t lane,
                           unsigned char *row)
 {
-    const int32_t n_groups = type == TENSOR_Q4_0 ? 4 : 8;
-    const uint32_t flip = type == TENSOR_Q4_0 ? 0 : 0x80808080u;
-    for (int32_t b = 0; b < n_in / QUANT_BLOCK; b++, tile += tile_block_bytes(type)) {
-        memcpy(row, tile + (size_t)lane * 2, 2);
-        row += 2;
-        for (int32_t i = 0; i < n_groups; i++, row += 4) {
-            uint32_t word;
-            memcpy(&word, tile + TILE_SCALE_BYTES + i * TILE_GROUP_BYTES + lane * 4, 4);
-            word ^= flip;
-            memcpy(row, &word, 4);
+    const struct quant_layout layout = quant_layout(type);
+    const int32_t step = layout.elems / QUANT_BLOCK;
+    struct quant_block quant;
+    for (int32_t first = 0; first < n_in / QUANT_BLOCK; first += SEGMENT_BLOCKS) {
+        const int32_t left = n_in / QUANT_BLOCK - first;
+        const int32_t here = left < SEGMENT_BLOCKS ? left : SEGMENT_BLOCKS;
+        for (int32_t b = 0; b < here; b += step, row += layout.file_bytes) {
+            tile_block_get(&layout, tile, b, lane, &quant);
+            quant_block_write(&layout, &quant, row);
         }
+        tile += tile_header_bytes(&layout) + here * tile_block_bytes(&layout);
     }
 }
 
@@ -138,7 +129,7 @@ void backend_weight_row(const struct weight *weight, int32_t out_idx, void *row)
     const unsigned char *tile = weight->data + (size_t)(out_idx / TILE_OUTPUTS) *
                                                    weight_tile_bytes(weight->type, weight->n_in);
     const int32_t lane = out_idx % TILE_OUTPUTS;
-    if (is_quantised(weight->type)) {
+    if (backend_act_kind(weight->type) == ACT_Q8) {
         row_quantised(tile, weight->type, weight->n_in, lane, row);
         return;
     }
