@@ -163,14 +163,15 @@ int backend_act_kind(enum tensor_type type);
 
 /* ---- KV store: the bytes behind page numbers ---- */
 enum kv_type { KV_F16, KV_F32 };
-/* Per layer and page: K as [kv_head][slot / 16][head_dim][16], V as [kv_head][slot][head_dim]. */
+/* Per layer and KV head, so that a head's positions lie in one run where its pages do: K as
+ * [page][slot / 16][head_dim][16], V as [page][slot][head_dim]. */
 struct kv_store {
     enum kv_type type;
     int32_t n_layers, n_kv_heads, head_dim;
     int32_t page_slots;   /* multiple of KV_BLOCK_SLOTS */
     int32_t n_pages;
-    unsigned char *k, *v; /* each [n_layers, n_pages, page_bytes] */
-    size_t page_bytes;    /* of K, or of V, of one layer */
+    unsigned char *k, *v; /* each [n_layers, n_kv_heads, n_pages, page_slots * head_dim] */
+    size_t page_bytes;    /* of K, or of V, of one layer, all heads */
 };
 size_t kv_store_bytes(const struct kv_store *shape); /* K and V, all layers; fills nothing */
 enum status kv_store_init(struct backend *backend, struct kv_store *store); /* shape set, takes memory */
