@@ -21,6 +21,7 @@ struct gguf_source {
     int fd;                    /* -1: bytes in memory */
     void *mapping;             /* of the whole file, or NULL */
     struct model_text *tokens; /* [n_tokens] and the arrays below, owned */
+    struct model_text *merges; /* [n_merges] */
     float *scores;
     int32_t *classes;
     char kind[MODEL_NAME_CAP], pre[MODEL_NAME_CAP];
@@ -47,23 +48,46 @@ static enum status find_per_token(const struct gguf *gguf, const char *name, uin
     return STATUS_OK;
 }
 
-static enum status read_tokens(struct gguf_source *self, const struct gguf_key *key)
+/* An array of texts, which stay where they are; `what` names one of them in the sentence. */
+static enum status read_texts(const struct gguf *gguf, const struct gguf_key *key, const char *what,
+                              struct model_text **out)
 {
-    self->tokens = mem_alloc(key->n, sizeof *self->tokens);
-    if (!self->tokens) {
-        return status_fail(STATUS_NO_MEMORY, "no memory for %" PRIu64 " tokens", key->n);
+    struct model_text *texts = mem_alloc(key->n, sizeof *texts);
+    *out = texts;
+    if (!texts) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for %" PRIu64 " %ss", key->n, what);
     }
     const unsigned char *at = key->data;
     for (uint64_t i = 0; i < key->n; i++) {
         uint64_t n_bytes;
         memcpy(&n_bytes, at, sizeof n_bytes);
         if (n_bytes > UINT16_MAX) {
-            return status_fail(STATUS_INVALID, "%s: token %" PRIu64 " has %" PRIu64
-                               " bytes, expected at most %u", self->gguf.label, i, n_bytes, UINT16_MAX);
+            return status_fail(STATUS_INVALID, "%s: %s %" PRIu64 " has %" PRIu64
+                               " bytes, expected at most %u", gguf->label, what, i, n_bytes, UINT16_MAX);
         }
-        self->tokens[i] = (struct model_text){ (const char *)at + 8, (uint32_t)n_bytes };
+        texts[i] = (struct model_text){ (const char *)at + 8, (uint32_t)n_bytes };
         at += 8 + n_bytes;
     }
+    return STATUS_OK;
+}
+
+static enum status read_merges(struct gguf_source *self)
+{
+    enum { MAX_MERGES = 1 << 24 };
+    static const char name[] = "tokenizer.ggml.merges";
+    const struct gguf_key *key = gguf_find(&self->gguf, name);
+    if (!key) {
+        return STATUS_OK;
+    }
+    if (key->type != GGUF_ARRAY || key->elem_type != GGUF_STRING || key->n > MAX_MERGES) {
+        char found[64];
+        gguf_type_text(key, found, sizeof found);
+        return status_fail(STATUS_INVALID, "%s: %s: expected at most %d strings, file has %s",
+                           self->gguf.label, name, MAX_MERGES, found);
+    }
+    TRY(read_texts(&self->gguf, key, "merge", &self->merges));
+    self->base.vocab.merges = self->merges;
+    self->base.vocab.n_merges = (int32_t)key->n;
     return STATUS_OK;
 }
 
@@ -79,6 +103,13 @@ static enum status copy_words(const struct gguf_key *key, void **out)
         memcpy(*out, key->data, key->n * 4);
     }
     return STATUS_OK;
+}
+
+/* Files of this vocabulary mean a begin token without saying so. */
+static bool is_llama3(const struct model_vocab *vocab)
+{
+    return strcmp(vocab->pre, "llama-bpe") == 0 || strcmp(vocab->pre, "llama3") == 0 ||
+           strcmp(vocab->pre, "llama-v3") == 0;
 }
 
 static enum status read_ids(const struct gguf *gguf, struct model_vocab *vocab)
@@ -97,7 +128,7 @@ static enum status read_ids(const struct gguf *gguf, struct model_vocab *vocab)
         TRY(gguf_read_int(gguf, IDS[i].key, (struct gguf_range){ 0, vocab->n_tokens - 1 }, &id));
         *IDS[i].id = (int32_t)id;
     }
-    vocab->add_bos = spm;
+    vocab->add_bos = spm || is_llama3(vocab);
     vocab->add_space_prefix = true;
     TRY(gguf_read_bool(gguf, "tokenizer.ggml.add_bos_token", &vocab->add_bos));
     TRY(gguf_read_bool(gguf, "tokenizer.ggml.add_eos_token", &vocab->add_eos));
@@ -121,7 +152,7 @@ static enum status read_vocab(struct gguf_source *self)
     }
     TRY(find_per_token(gguf, "tokenizer.ggml.scores", GGUF_FLOAT32, GGUF_FLOAT32, tokens->n, &scores));
     TRY(find_per_token(gguf, "tokenizer.ggml.token_type", GGUF_INT32, GGUF_UINT32, tokens->n, &classes));
-    TRY(read_tokens(self, tokens));
+    TRY(read_texts(gguf, tokens, "token", &self->tokens));
     void *words;
     TRY(copy_words(scores, &words));
     self->scores = words;
@@ -137,6 +168,8 @@ static enum status read_vocab(struct gguf_source *self)
         .classes = self->classes, .n_tokens = (int32_t)tokens->n,
     };
     self->base.has_vocab = true;
+    TRY(read_merges(self));
+    TRY(gguf_read_text(gguf, "tokenizer.chat_template", &self->base.vocab.chat_template));
     return read_ids(gguf, &self->base.vocab);
 }
 
@@ -147,6 +180,7 @@ static void gguf_source_close(struct model_source *source)
     struct gguf_source *self = (struct gguf_source *)source;
     mem_free(self->classes);
     mem_free(self->scores);
+    mem_free(self->merges);
     mem_free(self->tokens);
     gguf_deinit(&self->gguf);
     if (self->mapping) {

@@ -76,11 +76,15 @@ struct model_vocab {
     const struct model_text *tokens;   /* [n_tokens], not NUL-terminated */
     const float *scores;               /* may be NULL */
     const int32_t *classes;            /* may be NULL */
-    int32_t n_tokens;
+    const struct model_text *merges;   /* [n_merges] "left right", best first; may be NULL */
+    int32_t n_tokens, n_merges;
     int32_t bos_id, eos_id, unk_id, pad_id, eot_id;
     bool add_bos, add_eos, add_space_prefix;
+    struct model_text chat_template;   /* tokenizer.chat_template; 0 bytes = none */
 };
 const struct model_vocab *model_source_vocab(const struct model_source *source);
+/* The folder whose tokenizer.json holds the vocabulary; NULL where it is in the file itself. */
+const char *model_source_folder(const struct model_source *source);
 /* Writes source as a GGUF v3 file (synth --out; types unchanged). */
 enum status model_source_write_gguf(struct model_source *source, const char *path,
                                     void (*progress)(void *user, uint64_t done, uint64_t total),

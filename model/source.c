@@ -81,6 +81,8 @@ const struct model_vocab *model_source_vocab(const struct model_source *source)
     return source->has_vocab ? &source->vocab : NULL;
 }
 
+const char *model_source_folder(const struct model_source *source) { return source->folder; }
+
 /* ---- shared by the kinds ---- */
 
 void source_base_deinit(struct model_source *source) { name_index_deinit(&source->tensor_index); }

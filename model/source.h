@@ -29,6 +29,7 @@ struct model_source {
     uint64_t total_bytes;
     struct model_vocab vocab;
     bool has_vocab;
+    const char *folder;                /* of tokenizer.json, owned by the kind; NULL: none */
     enum status check;                 /* what model_source_check() says, and its sentence */
     char check_sentence[SOURCE_SENTENCE_CAP];
     char label[256];                   /* how sentences call it */
