@@ -95,7 +95,7 @@ struct td_bias { int32_t id; float bias; };
 struct td_request {
     const int32_t *ids;        /* [n_ids] the prompt, not empty; copied by td_submit */
     size_t n_ids;
-    int64_t max_tokens;        /* < 0: until the context ends */
+    int64_t max_tokens;        /* < 0: until the context ends; 0: nothing, ends at once */
     float temperature;         /* 0 = greedy */
     int32_t top_k;             /* 0 = off */
     float top_p, min_p;        /* 1 = off; 0 = off */
@@ -106,7 +106,7 @@ struct td_request {
     size_t n_biases;
     const char *const *stops;  /* stop strings; the text ends before them */
     size_t n_stops;
-    const int32_t *stop_ids;   /* further ids that end the text */
+    const int32_t *stop_ids;   /* further ids that end the text; the id is reported, its text is not */
     size_t n_stop_ids;
     int32_t ignore_eos;
     int32_t logprobs;          /* -1 none, 0..20 alternatives per token */
@@ -132,7 +132,8 @@ struct td_token {
     int32_t n_top;
 };
 struct td_usage {
-    uint64_t seed, logits_digest, fingerprint;
+    uint64_t seed;             /* of this choice: alone with it, the request gives the same again */
+    uint64_t logits_digest, fingerprint;
     int64_t prompt_tokens, cached_prompt_tokens, completion_tokens, target_passes;
     double queue_seconds, prefill_seconds, decode_seconds, first_token_seconds; /* from td_submit */
 };
