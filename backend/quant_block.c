@@ -8,20 +8,21 @@
 #include "backend/quant_block.h"
 
 #define BYTES(x) ((uint64_t)(x) * UINT64_C(0x0101010101010101)) /* x in each byte */
+#define INLINE static inline __attribute__((always_inline)) /* for each width: loading waits for this */
 
-static uint64_t load64(const unsigned char *bytes)
+INLINE uint64_t load64(const unsigned char *bytes)
 {
     uint64_t word;
     memcpy(&word, bytes, sizeof word);
     return word;
 }
 
-static void store64(unsigned char *bytes, uint64_t word) { memcpy(bytes, &word, sizeof word); }
+INLINE void store64(unsigned char *bytes, uint64_t word) { memcpy(bytes, &word, sizeof word); }
 
 /* ---- planes: fields of `bits` bits, `run` bytes of the file hold 8 / bits runs of elements ---- */
 
 /* code (|)= field << to, for n elements: run by run of the lowest field, then of the next one */
-static void plane_read(const unsigned char *file, int32_t bits, int32_t run, int32_t n, int32_t to,
+INLINE void plane_read(const unsigned char *file, int32_t bits, int32_t run, int32_t n, int32_t to,
                        uint8_t *code)
 {
     const uint64_t mask = BYTES((1u << bits) - 1u);
@@ -35,7 +36,7 @@ static void plane_read(const unsigned char *file, int32_t bits, int32_t run, int
     }
 }
 
-static void plane_write(unsigned char *file, int32_t bits, int32_t run, int32_t n, int32_t to,
+INLINE void plane_write(unsigned char *file, int32_t bits, int32_t run, int32_t n, int32_t to,
                         const uint8_t *code)
 {
     const uint64_t mask = BYTES((1u << bits) - 1u);
@@ -52,22 +53,23 @@ static void plane_write(unsigned char *file, int32_t bits, int32_t run, int32_t 
 }
 
 /* Q5_0, Q5_1: bit i of a word of 32 is bit 4 of code i */
-static void word_read(const unsigned char *file, uint8_t *code)
+INLINE void word_read(const unsigned char *file, uint8_t *code)
 {
-    uint32_t word;
-    memcpy(&word, file, sizeof word);
-    for (int32_t i = 0; i < QUANT_BLOCK; i++) {
-        code[i] = (uint8_t)(code[i] | (word >> i & 1u) << 4);
+    for (int32_t i = 0; i < QUANT_BLOCK; i += 8) {
+        /* byte k keeps bit k, then becomes 0 or 1: a bit plus 0x7f reaches 0x80 and no further byte */
+        const uint64_t bits = BYTES(file[i / 8]) & UINT64_C(0x8040201008040201);
+        const uint64_t ones = (bits + BYTES(0x7f)) >> 7 & BYTES(1);
+        store64(code + i, load64(code + i) | ones << 4);
     }
 }
 
-static void word_write(unsigned char *file, const uint8_t *code)
+INLINE void word_write(unsigned char *file, const uint8_t *code)
 {
-    uint32_t word = 0;
-    for (int32_t i = 0; i < QUANT_BLOCK; i++) {
-        word |= (uint32_t)(code[i] >> 4 & 1) << i;
+    for (int32_t i = 0; i < QUANT_BLOCK; i += 8) {
+        /* the product gathers bit 0 of each byte in the top byte, the lowest byte's lowest */
+        const uint64_t ones = load64(code + i) >> 4 & BYTES(1);
+        file[i / 8] = (unsigned char)(ones * UINT64_C(0x0102040810204080) >> 56);
     }
-    memcpy(file, &word, sizeof word);
 }
 
 /* ---- scales of the blocks of 256 ---- */

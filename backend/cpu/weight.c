@@ -59,6 +59,43 @@ static void fill_float(unsigned char *tile, enum tensor_type type, int32_t n_in,
     }
 }
 
+/* Types whose code words stand in a file as they do in a tile, after one or two halves. */
+struct plain_words { int32_t halves, groups; uint32_t flip; };
+
+static struct plain_words plain_words(enum tensor_type type)
+{
+    switch ((int)type) {
+    case TENSOR_Q8_0: return (struct plain_words){ 1, 8, 0x80808080u }; /* signed → unsigned */
+    case TENSOR_Q4_0: return (struct plain_words){ 1, 4, 0 };
+    case TENSOR_Q4_1: return (struct plain_words){ 2, 4, 0 };
+    default: return (struct plain_words){ 0, 0, 0 };
+    }
+}
+
+static void fill_plain(unsigned char *tile, enum tensor_type type, int32_t n_in, int32_t n_valid,
+                       const unsigned char *rows, size_t row_stride_bytes)
+{
+    const struct plain_words words = plain_words(type);
+    const int32_t file_bytes = words.halves * 2 + words.groups * 4;
+    for (int32_t b = 0; b < n_in / QUANT_BLOCK; b++) {
+        unsigned char *codes = tile + words.halves * TILE_HALVES_BYTES;
+        for (int32_t lane = 0; lane < n_valid; lane++) {
+            const unsigned char *from =
+                rows + (size_t)lane * row_stride_bytes + (size_t)b * (size_t)file_bytes;
+            for (int32_t i = 0; i < words.halves; i++, from += 2) {
+                memcpy(tile + i * TILE_HALVES_BYTES + lane * 2, from, 2);
+            }
+            for (int32_t i = 0; i < words.groups; i++, from += 4) {
+                uint32_t word;
+                memcpy(&word, from, 4);
+                word ^= words.flip;
+                memcpy(codes + i * TILE_GROUP_BYTES + lane * 4, &word, 4);
+            }
+        }
+        tile = codes + words.groups * TILE_GROUP_BYTES;
+    }
+}
+
 static void fill_quantised(unsigned char *tile, enum tensor_type type, int32_t n_in, int32_t n_valid,
                            const unsigned char *rows, size_t row_stride_bytes)
 {
@@ -93,6 +130,10 @@ void backend_weight_fill(const struct weight *weight, int32_t first_out, int32_t
         const int32_t n_valid = n_rows - done < TILE_OUTPUTS ? n_rows - done : TILE_OUTPUTS;
         if (n_valid < TILE_OUTPUTS) {
             memset(tile, 0, tile_bytes); /* outputs that do not exist: scale 0 */
+        }
+        if (plain_words(weight->type).groups > 0) {
+            fill_plain(tile, weight->type, weight->n_in, n_valid, from, row_stride_bytes);
+            continue;
         }
         if (backend_act_kind(weight->type) == ACT_Q8) {
             fill_quantised(tile, weight->type, weight->n_in, n_valid, from, row_stride_bytes);
