@@ -356,7 +356,7 @@ static void waiting_has_a_limit(void **state)
     struct td_request request;
     struct td_event event;
     struct td_engine *engine = open_story(ids, &request);
-    request.max_tokens = 200;
+    request.max_tokens = 60;
     request.ignore_eos = 1;
     rig_submit(engine, &request);
     int n_timeouts = 0;
