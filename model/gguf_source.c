@@ -264,6 +264,7 @@ static enum status finish_open(struct gguf_source *self, const void *bytes, uint
 {
     memcpy(self->gguf.label, self->base.label, sizeof self->gguf.label);
     TRY(gguf_parse(&self->gguf, bytes, n_bytes));
+    self->base.gguf = &self->gguf;
     self->base.tensors = self->gguf.tensors;
     self->base.n_tensors = self->gguf.n_tensors;
     self->base.total_bytes = n_bytes;

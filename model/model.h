@@ -90,6 +90,28 @@ enum status model_source_write_gguf(struct model_source *source, const char *pat
                                     void (*progress)(void *user, uint64_t done, uint64_t total),
                                     void *user);
 
+/* ---- another type ---- */
+struct model_requantize_options {
+    uint32_t type;                     /* of matrices, one that tensor_type_can_write() */
+    struct lane *lane;                 /* converts in parallel and sums errors; NULL: the caller alone */
+    int (*stop)(void *user);           /* not 0: reads end with STATUS_INTERRUPTED; may be NULL */
+    void *stop_user;
+    const struct model_vocab *vocab;   /* in place of the inner source's (borrowed); may be NULL */
+};
+/* `inner` with its tensors in another type, converted as they are read: vectors become F32, routers
+ * stay floats, rows that are no whole number of blocks fall back to Q8_0 or F16, what has the type
+ * already is passed on as it is. Values that are not finite are refused when read. With a lane one
+ * thread at a time reads. The new source closes `inner`; after a failure the caller still does. */
+enum status model_source_requantize(struct model_source *inner, const struct model_requantize_options *options,
+                                    struct model_source **out);
+struct model_requantize_report {
+    uint32_t from, to;                 /* GGUF numbers */
+    bool falls_back;                   /* the wanted type does not fit its rows */
+    double error_squares, squares, largest_error; /* sums over what was read and converted */
+};
+void model_requantize_get_report(const struct model_source *source, int64_t tensor_idx,
+                                 struct model_requantize_report *report);
+
 /* ---- model ---- */
 struct model;
 struct model_load_options {

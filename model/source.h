@@ -9,6 +9,7 @@
 
 enum { SOURCE_SENTENCE_CAP = 512 };
 
+struct gguf;
 struct source_kind {
     void (*close)(struct model_source *source); /* frees what the kind owns, not the base */
     /* any thread; the range has been checked */
@@ -30,6 +31,7 @@ struct model_source {
     struct model_vocab vocab;
     bool has_vocab;
     const char *folder;                /* of tokenizer.json, owned by the kind; NULL: none */
+    const struct gguf *gguf;           /* keys as the file has them, owned by the kind; NULL: none */
     enum status check;                 /* what model_source_check() says, and its sentence */
     char check_sentence[SOURCE_SENTENCE_CAP];
     char label[256];                   /* how sentences call it */

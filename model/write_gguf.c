@@ -86,7 +86,6 @@ static void put_config(struct writer *writer, const struct model_config *config)
 {
     put_key_text(writer, "general.architecture", config->architecture);
     put_key_text(writer, "general.name", config->name);
-    put_key_int(writer, "general.alignment", ALIGNMENT);
     put_key_int(writer, ".context_length", config->context_len);
     put_key_int(writer, ".embedding_length", config->dim);
     put_key_int(writer, ".block_count", config->n_layers);
@@ -142,6 +141,16 @@ static void put_vocab(struct writer *writer, const struct model_vocab *vocab)
         put_key_array(writer, "tokenizer.ggml.token_type", GGUF_INT32, vocab->n_tokens);
         put(writer, vocab->classes, (size_t)vocab->n_tokens * sizeof *vocab->classes);
     }
+    if (vocab->merges) {
+        put_key_array(writer, "tokenizer.ggml.merges", GGUF_STRING, vocab->n_merges);
+        for (int32_t i = 0; i < vocab->n_merges; i++) {
+            put_text(writer, vocab->merges[i]);
+        }
+    }
+    if (vocab->chat_template.n_bytes > 0) {
+        put_key(writer, "tokenizer.chat_template", GGUF_STRING);
+        put_text(writer, vocab->chat_template);
+    }
     for (size_t i = 0; i < sizeof IDS / sizeof IDS[0]; i++) {
         if (IDS[i].id >= 0) {
             put_key_int(writer, IDS[i].key, IDS[i].id);
@@ -150,6 +159,122 @@ static void put_vocab(struct writer *writer, const struct model_vocab *vocab)
     put_key_bool(writer, "tokenizer.ggml.add_bos_token", vocab->add_bos);
     put_key_bool(writer, "tokenizer.ggml.add_eos_token", vocab->add_eos);
     put_key_bool(writer, "tokenizer.ggml.add_space_prefix", vocab->add_space_prefix);
+}
+
+/* ---- keys as another file has them ---- */
+
+static uint64_t raw_array_bytes(const unsigned char *data, uint32_t elem_type, uint64_t n);
+
+/* Of a string or an array inside an array: its length stands before it. */
+static uint64_t raw_element_bytes(const unsigned char *data, uint32_t type)
+{
+    uint32_t elem_type;
+    uint64_t n;
+    if (type == GGUF_STRING) {
+        memcpy(&n, data, sizeof n);
+        return sizeof n + n;
+    }
+    memcpy(&elem_type, data, sizeof elem_type);
+    memcpy(&n, data + sizeof elem_type, sizeof n);
+    return sizeof elem_type + sizeof n + raw_array_bytes(data + sizeof elem_type + sizeof n, elem_type, n);
+}
+
+/* The reader has checked that all of it lies in the file, and how deep it goes. */
+static uint64_t raw_array_bytes(const unsigned char *data, uint32_t elem_type, uint64_t n)
+{
+    const uint32_t scalar_bytes = gguf_scalar_bytes(elem_type);
+    uint64_t bytes = n * scalar_bytes;
+    for (uint64_t i = 0; scalar_bytes == 0 && i < n; i++) {
+        bytes += raw_element_bytes(data + bytes, elem_type);
+    }
+    return bytes;
+}
+
+static void put_raw_key(struct writer *writer, const struct gguf_key *key)
+{
+    put_text(writer, (struct model_text){ key->name, key->name_len });
+    put_u32(writer, key->type);
+    if (key->type == GGUF_STRING) {
+        put_u64(writer, key->n);
+        put(writer, key->data, (size_t)key->n);
+    } else if (key->type == GGUF_ARRAY) {
+        put_u32(writer, key->elem_type);
+        put_u64(writer, key->n);
+        put(writer, key->data, (size_t)raw_array_bytes(key->data, key->elem_type, key->n));
+    } else {
+        put(writer, key->data, gguf_scalar_bytes(key->type));
+    }
+    writer->n_keys++;
+}
+
+/* What speaks of the file and not of the model is written anew; a whole file has no parts. */
+static bool is_of_file(const struct gguf_key *key)
+{
+    static const char *const NAMES[] = { "general.alignment", "general.file_type",
+                                         "general.quantization_version", "split." };
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+        const size_t n = strlen(NAMES[i]);
+        const bool is_prefix = NAMES[i][n - 1] == '.';
+        if (key->name_len >= n && memcmp(key->name, NAMES[i], n) == 0 && (is_prefix || key->name_len == n)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void put_raw_keys(struct writer *writer, const struct gguf *gguf)
+{
+    for (uint32_t i = 0; i < gguf->n_keys; i++) {
+        if (!is_of_file(&gguf->keys[i])) {
+            put_raw_key(writer, &gguf->keys[i]);
+        }
+    }
+}
+
+/* ---- the file ---- */
+
+/* general.file_type of a file most of whose bytes have this type; -1: there is no number. */
+static int64_t file_type_of(uint32_t type)
+{
+    static const struct { uint32_t type; int64_t number; } NUMBERS[] = {
+        { TENSOR_F32, 0 }, { TENSOR_F16, 1 }, { TENSOR_Q4_0, 2 }, { TENSOR_Q4_1, 3 }, { TENSOR_Q8_0, 7 },
+        { TENSOR_Q5_0, 8 }, { TENSOR_Q5_1, 9 }, { TENSOR_Q2_K, 10 }, { TENSOR_Q3_K, 12 },
+        { TENSOR_Q4_K, 14 }, { TENSOR_Q5_K, 16 }, { TENSOR_Q6_K, 18 }, { TENSOR_BF16, 32 },
+    };
+    for (size_t i = 0; i < sizeof NUMBERS / sizeof NUMBERS[0]; i++) {
+        if (NUMBERS[i].type == type) {
+            return NUMBERS[i].number;
+        }
+    }
+    return -1;
+}
+
+static uint32_t most_used_type(const struct model_source *source)
+{
+    enum { N_TYPES = 64 };
+    uint64_t bytes[N_TYPES] = { 0 };
+    uint32_t best = 0;
+    for (int64_t i = 0; i < source->n_tensors; i++) {
+        const struct model_tensor_info *info = &source->tensors[i];
+        if (info->n_dims > 1 && info->type < N_TYPES) {
+            bytes[info->type] += info->bytes;
+            best = bytes[info->type] > bytes[best] ? info->type : best;
+        }
+    }
+    return best;
+}
+
+static void put_file_keys(struct writer *writer, const struct model_source *source)
+{
+    const uint32_t type = most_used_type(source);
+    const int64_t number = file_type_of(type);
+    put_key_int(writer, "general.alignment", ALIGNMENT);
+    if (number >= 0) {
+        put_key_int(writer, "general.file_type", number);
+    }
+    if (tensor_type_info(type)->block_elems > 1) {
+        put_key_int(writer, "general.quantization_version", 2);
+    }
 }
 
 static uint64_t aligned(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
@@ -184,10 +309,15 @@ static void put_header(struct writer *writer, const struct model_source *source)
     put_u64(writer, (uint64_t)source->n_tensors);
     const long count_at = ftell(writer->file);
     put_u64(writer, 0);
-    put_config(writer, &source->config);
-    if (source->has_vocab) {
-        put_vocab(writer, &source->vocab);
+    if (source->gguf) {
+        put_raw_keys(writer, source->gguf);
+    } else {
+        put_config(writer, &source->config);
+        if (source->has_vocab) {
+            put_vocab(writer, &source->vocab);
+        }
     }
+    put_file_keys(writer, source);
     put_tensor_infos(writer, source);
     /* now the number of keys is known */
     fseek(writer->file, count_at, SEEK_SET);
