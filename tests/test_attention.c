@@ -363,6 +363,7 @@ static void lane_run(const char *isa, int n_workers, int32_t first_row, int32_t 
         .rope_dims = DIM,
     };
     backend_rope_store(lane, &rope);
+    lane_wait(lane, lane_submit(lane, NULL, NULL, 0, 0)); /* positions change next */
     position[first_row + n_rows - 1] = n_rows > 1 ? -1 : position[first_row]; /* a pad row */
     const struct op_attention op = {
         .q = q_row + first_row * HEADS * DIM, .out = out, .views = &view, .seq_of_row = seq,
