@@ -31,10 +31,12 @@ static const struct shape SHAPES[] = {
     { "llama-70b", 8192, 80, 64, 8, 128, 28672, 128256, 131072, 500000.0, 8.0, false },
     { "smol-135m", 576, 30, 9, 3, 64, 1536, 49152, 8192, 100000.0, 0.0, true },
     { "tiny", 128, 2, 4, 2, 32, 352, 512, 4096, 10000.0, 0.0, false },
+    { "tiny-256", 256, 2, 4, 2, 64, 768, 512, 4096, 10000.0, 0.0, false }, /* for blocks of 256 */
 };
 enum { N_SHAPES = sizeof SHAPES / sizeof SHAPES[0], NAME_CAP = 48, OPTION_CAP = 64 };
 
-static const enum tensor_type TYPES[] = { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0, TENSOR_Q4_0 };
+static const enum tensor_type TYPES[] = { TENSOR_F32,  TENSOR_F16,  TENSOR_BF16, TENSOR_Q8_0,
+                                          TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K };
 enum { N_TYPES = sizeof TYPES / sizeof TYPES[0] };
 
 /* How a tensor's numbers are made. */
@@ -115,6 +117,52 @@ static void make_blocks(uint64_t stream, float deviation, enum tensor_type type,
     }
 }
 
+/* Random bytes from a stream's words, n a multiple of 8. */
+static unsigned char *put_words(uint64_t stream, uint64_t *at, int n, unsigned char *out)
+{
+    for (int i = 0; i < n; i += 8, out += 8) {
+        const uint64_t word = word_at(stream, (*at)++);
+        memcpy(out, &word, 8);
+    }
+    return out;
+}
+
+/* Blocks of 256 in parts of 32: scales 32..63, minimums equal to them and dmin = 7.5 d, so that the
+ * middle of the codes is 0. */
+static void make_q4_k(uint64_t stream, float deviation, int64_t n_blocks, unsigned char *out)
+{
+    const float d = deviation / (48.4f * 4.61f); /* of uniform scales and codes */
+    const uint16_t halves[2] = { mathx_f32_to_f16(d), mathx_f32_to_f16(7.5f * d) };
+    uint64_t at = 0;
+    for (int64_t b = 0; b < n_blocks; b++) {
+        const uint64_t word = word_at(stream, at++);
+        const uint32_t upper = ((uint32_t)word & 0x5f5f5f5fu) | 0xa0a0a0a0u; /* top bits of all are 1 */
+        const uint32_t nibbles = (uint32_t)(word >> 32) & 0x0f0f0f0fu, lower = nibbles | nibbles << 4;
+        memcpy(out, halves, 4);
+        memcpy(out + 4, &upper, 4);
+        memcpy(out + 8, &upper, 4);
+        memcpy(out + 12, &lower, 4);
+        out = put_words(stream, &at, 128, out + 16);
+    }
+}
+
+/* Blocks of 256 in parts of 16: scales of magnitude 64..128, either sign. */
+static void make_q6_k(uint64_t stream, float deviation, int64_t n_blocks, unsigned char *out)
+{
+    const uint16_t d = mathx_f32_to_f16(deviation / (97.7f * 18.5f));
+    uint64_t at = 0;
+    for (int64_t b = 0; b < n_blocks; b++) {
+        out = put_words(stream, &at, 192, out);
+        for (int i = 0; i < 2; i++, out += 8) {
+            const uint64_t word = word_at(stream, at++), bit = UINT64_C(0x4040404040404040);
+            const uint64_t scales = (word & ~bit) | (~word >> 1 & bit);
+            memcpy(out, &scales, 8);
+        }
+        memcpy(out, &d, 2);
+        out += 2;
+    }
+}
+
 static void make_norm(uint64_t stream, int64_t n, unsigned char *out)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -145,6 +193,10 @@ static enum status synth_read(struct model_source *source, int64_t tensor_idx, i
             make_f32(stream, recipe->deviation, info->dims[0], to);
         } else if (info->type == TENSOR_F16 || info->type == TENSOR_BF16) {
             make_16bit(stream, recipe->deviation, (enum tensor_type)info->type, info->dims[0], to);
+        } else if (info->type == TENSOR_Q4_K) {
+            make_q4_k(stream, recipe->deviation, info->dims[0] / 256, to);
+        } else if (info->type == TENSOR_Q6_K) {
+            make_q6_k(stream, recipe->deviation, info->dims[0] / 256, to);
         } else {
             make_blocks(stream, recipe->deviation, (enum tensor_type)info->type, info->dims[0] / 32, to);
         }
@@ -222,7 +274,7 @@ static enum status parse_number(const char *key, const char *text, uint64_t min,
 static enum status parse_option(struct synth_spec *spec, char *text)
 {
     static const char *const KEYS[] = { "seed", "layers", "vocab", "context" };
-    static const char *const TYPE_NAMES[] = { "f32", "f16", "bf16", "q8_0", "q4_0" };
+    static const char *const TYPE_NAMES[] = { "f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q6_k" };
     uint64_t value;
     char *equals = strchr(text, '=');
     if (!equals) {

@@ -34,6 +34,8 @@ static void test_shapes(void **state)
         { "synth:llama-1b,q8_0", 1.2358e9, 1.3134e9, true },
         { "synth:llama-8b,q8_0", 8.03e9, 8.53e9, false },
         { "synth:llama-70b,q4_0", 70.55e9, 39.7e9, false },
+        { "synth:llama-1b,q4_k", 1.2358e9, 695e6, true },
+        { "synth:llama-8b,q6_k", 8.03e9, 6.588e9, false },
         { "synth:smol-135m,bf16", 134.5e6, 269e6, true },
     };
     for (size_t i = 0; i < sizeof SHAPES / sizeof SHAPES[0]; i++) {
@@ -86,15 +88,16 @@ static void test_options(void **state)
 static void test_rows_are_pure(void **state)
 {
     (void)state;
-    static const char *const TYPES[] = { "f32", "f16", "bf16", "q8_0", "q4_0" };
+    static const char *const TYPES[] = { "tiny,f32",  "tiny,f16",      "tiny,bf16",    "tiny,q8_0",
+                                         "tiny,q4_0", "tiny-256,q4_k", "tiny-256,q6_k" };
     for (size_t i = 0; i < sizeof TYPES / sizeof TYPES[0]; i++) {
         unsigned char bulk[16 * 512], one[512], other[512];
         char name[64];
         struct model_source *a, *b;
         struct model_tensor_info info;
-        snprintf(name, sizeof name, "synth:tiny,%s,seed=1", TYPES[i]);
+        snprintf(name, sizeof name, "synth:%s,seed=1", TYPES[i]);
         open_source(name, &a);
-        snprintf(name, sizeof name, "synth:tiny,%s,seed=2", TYPES[i]);
+        snprintf(name, sizeof name, "synth:%s,seed=2", TYPES[i]);
         open_source(name, &b);
         assert_int_equal(model_source_tensor(a, 0, &info), STATUS_OK);
         const size_t row_bytes = (size_t)info.bytes / TINY_VOCAB;
@@ -117,21 +120,22 @@ static void test_rows_are_pure(void **state)
 static void test_distribution(void **state)
 {
     (void)state;
-    static const char *const TYPES[] = { "f32", "f16", "bf16", "q8_0", "q4_0" };
+    static const char *const TYPES[] = { "tiny,f32",  "tiny,f16",      "tiny,bf16",    "tiny,q8_0",
+                                         "tiny,q4_0", "tiny-256,q4_k", "tiny-256,q6_k" };
     for (size_t i = 0; i < sizeof TYPES / sizeof TYPES[0]; i++) {
         char name[64];
         struct model_source *source;
         struct model_tensor_info info = { 0 };
         double sum = 0, squares = 0;
         int64_t tensor = 0;
-        snprintf(name, sizeof name, "synth:tiny,%s", TYPES[i]);
+        snprintf(name, sizeof name, "synth:%s", TYPES[i]);
         open_source(name, &source);
         while (!info.name || strcmp(info.name, "blk.1.ffn_down.weight") != 0) {
             assert_int_equal(model_source_tensor(source, tensor++, &info), STATUS_OK);
         }
         for (int64_t row = 0; row < info.dims[1]; row++) {
-            unsigned char bytes[352 * 4];
-            float values[352];
+            unsigned char bytes[768 * 4];
+            float values[768];
             assert_int_equal(model_source_read(source, tensor - 1, row, 1, bytes), STATUS_OK);
             tensor_row_to_f32((enum tensor_type)info.type, bytes, info.dims[0], values);
             for (int64_t j = 0; j < info.dims[0]; j++) {
@@ -139,7 +143,7 @@ static void test_distribution(void **state)
                 squares += (double)values[j] * (double)values[j];
             }
         }
-        const double n = (double)(info.dims[0] * info.dims[1]), wanted = 1 / sqrt(352.0);
+        const double n = (double)(info.dims[0] * info.dims[1]), wanted = 1 / sqrt((double)info.dims[0]);
         const double deviation = sqrt(squares / n);
         assert_true(deviation > 0.65 * wanted && deviation < 1.5 * wanted);
         assert_true(fabs(sum / n) < 0.15 * wanted);
