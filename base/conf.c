@@ -53,15 +53,17 @@ static const struct conf_verb_info verb_table[VERB_COUNT] = {
         "'draft-worker' is not built yet; there is no speculation in this build"},
     [VERB_AUDIT] = {"audit", "", "proof that speculation and batching changed nothing", NULL, 0, 0,
         "'audit' is not built yet; compare the logits_digest of two 'run --json'"},
-    [VERB_QUANTIZE] = {"quantize", "IN OUT TYPE", "a model file in another type", NULL, 0, 3,
-        "'quantize' is not built yet; GGUF files are computed in the type they have"},
+    [VERB_QUANTIZE] = {"quantize", "IN OUT TYPE", "a model file in another type",
+        "IN is a GGUF file or a model folder, OUT the GGUF file to write, TYPE one of F32, F16, BF16,\n"
+        "Q8_0, Q6_K, Q4_K, Q4_0. Vectors stay F32; a matrix whose rows are no whole number of blocks\n"
+        "becomes Q8_0 or F16. Says the error made, per tensor and in all.", 3, 3, NULL},
 };
 
 /* long: the table of all options, a row each, in the order in which help shows them */
 static const struct conf_option_info option_table[OPT_COUNT] = {
     [OPT_TARGET] = {"target", 'm', CONF_TEXT, 0, 0, NULL, NULL, NULL, "MODEL",
         "a GGUF file, or synth:llama-1b,q4_0,seed=1 built in memory (default: the model that comes "
-        "with the program)", EVERY & ~V(SYNTH)},
+        "with the program)", EVERY & ~(V(SYNTH) | V(QUANTIZE))},
     [OPT_DRAFT] = {"draft", 'd', CONF_CHOICE, 0, 0, "none", "none", "*", "DRAFT",
         "what proposes tokens", GENERATES},
     [OPT_TARGET_DEVICE] = {"target-device", 0, CONF_TEXT, 0, 0, NULL, NULL, "cuda*", "DEVICE",
@@ -77,7 +79,8 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
     [OPT_ISA] = {"isa", 0, CONF_CHOICE, 0, 0, NULL, "scalar|avx2|avx512", NULL, "SET",
         "instruction set to force (default: the best here)", COMPUTES},
     [OPT_THREADS] = {"threads", 0, CONF_INT, 1, 256, NULL, NULL, NULL, "N",
-        "the first N cores this process may run on (default: its physical cores)", COMPUTES},
+        "the first N cores this process may run on (default: its physical cores)",
+        COMPUTES | V(QUANTIZE)},
     [OPT_CONTEXT] = {"context", 0, CONF_INT, 1, 1 << 24, NULL, NULL, NULL, "N",
         "positions a sequence may have; its KV is reserved at start (default: the model's, at most "
         "4096)", LOADS},
@@ -134,6 +137,8 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "times each thing is measured (default: 7, quick: 3)", V(BENCH)},
     [OPT_QUICK] = {"quick", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
         "a few seconds: smaller models, fewer cases", V(BENCH)},
+    [OPT_TEXT] = {"text", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "FILE",
+        "text whose perplexity under both models is compared (its first 2048 tokens)", V(QUANTIZE)},
     [OPT_JSON] = {"json", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
         "one JSON object instead of text", EVERY & ~(V(BATCH) | V(BENCH))},
     [OPT_QUIET] = {"quiet", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,

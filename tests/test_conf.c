@@ -144,7 +144,7 @@ static void test_not_built_is_refused(void **state)
 {
     (void)state;
     static const char *const lines[] = {
-        "serve", "chat", "audit", "quantize a b q4_0", "draft-worker", "run --draft model.gguf",
+        "serve", "chat", "audit", "draft-worker", "run --draft model.gguf",
         "run --verify rejection", "run --plan native", "run --plan fast", "run --target-device cuda:0",
         "run --draft-device cpu:1", "run --sampling model", "run --trace out.json",
     };
