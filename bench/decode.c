@@ -70,7 +70,7 @@ out:
 
 enum status bench_decode(const struct bench_options *options)
 {
-    struct bench_model models[2];
+    struct bench_model models[BENCH_MAX_MODELS];
     const int n = bench_models(options, models);
     for (int i = 0; i < n; i++) {
         TRY(decode_model(options, &models[i]));

@@ -297,7 +297,8 @@ out:
 /* ---- all of them ---- */
 static enum status kernels_isa(const struct bench_options *options, const char *isa)
 {
-    static const enum tensor_type types[] = {TENSOR_Q4_0, TENSOR_Q8_0, TENSOR_F16, TENSOR_BF16, TENSOR_F32};
+    static const enum tensor_type types[] = {TENSOR_Q4_0, TENSOR_Q8_0, TENSOR_Q4_K, TENSOR_Q6_K,
+                                            TENSOR_F16, TENSOR_BF16, TENSOR_F32};
     struct kernel_stage stage = {.options = options, .seconds = options->quick ? 0.03 : 0.15,
                                  .threads = options->threads ? options->threads : 1};
     const size_t beyond = (size_t)machine_get()->l3_bytes * (options->quick ? 3 : 8);

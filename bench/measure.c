@@ -177,20 +177,26 @@ int bench_threads(const struct bench_options *options, const struct bench_rig *r
     return options->threads || rig->n_physical == 1 ? 1 : 2;
 }
 
-int bench_models(const struct bench_options *options, struct bench_model out[2])
+int bench_models(const struct bench_options *options, struct bench_model out[BENCH_MAX_MODELS])
 {
+    static const struct bench_model whole[BENCH_MAX_MODELS] = {
+        {"synth:llama-1b,q4_0,seed=1", "llama-1b", "q4_0"},
+        {"synth:llama-1b,q8_0,seed=1", "llama-1b", "q8_0"},
+        {"synth:llama-1b,q4_k,seed=1", "llama-1b", "q4_k"},
+        {"synth:llama-1b,q6_k,seed=1", "llama-1b", "q6_k"},
+    };
+    static const struct bench_model quick[BENCH_MAX_MODELS] = {
+        {"synth:llama-1b,q4_0,layers=4,vocab=32000,seed=1", "llama-1b,layers=4,vocab=32000", "q4_0"},
+        {"synth:llama-1b,q8_0,layers=4,vocab=32000,seed=1", "llama-1b,layers=4,vocab=32000", "q8_0"},
+        {"synth:llama-1b,q4_k,layers=4,vocab=32000,seed=1", "llama-1b,layers=4,vocab=32000", "q4_k"},
+        {"synth:llama-1b,q6_k,layers=4,vocab=32000,seed=1", "llama-1b,layers=4,vocab=32000", "q6_k"},
+    };
     if (options->target) {
         out[0] = (struct bench_model){options->target, options->target, "as given"};
         return 1;
     }
-    const int quick = options->quick;
-    out[0] = (struct bench_model){quick ? "synth:llama-1b,q4_0,layers=4,vocab=32000,seed=1"
-                                        : "synth:llama-1b,q4_0,seed=1",
-                                  quick ? "llama-1b,layers=4,vocab=32000" : "llama-1b", "q4_0"};
-    out[1] = (struct bench_model){quick ? "synth:llama-1b,q8_0,layers=4,vocab=32000,seed=1"
-                                        : "synth:llama-1b,q8_0,seed=1",
-                                  out[0].model, "q8_0"};
-    return 2;
+    memcpy(out, options->quick ? quick : whole, sizeof whole);
+    return BENCH_MAX_MODELS;
 }
 
 double config_body_macs(const struct model_config *config)

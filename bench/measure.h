@@ -43,9 +43,11 @@ enum status line_write(const struct bench_options *options, const struct line *l
 int bench_reps(const struct bench_options *options, int full, int quick);
 /* Numbers of threads to measure: the one asked for, or 1 and all physical cores. Returns how many. */
 int bench_threads(const struct bench_options *options, const struct bench_rig *rig, int out[2]);
-/* The models of a question: the target asked for, or llama-1b in Q4_0 and Q8_0 (quick: fewer layers). */
+/* The models of a question: the target asked for, or llama-1b in Q4_0, Q8_0, Q4_K and Q6_K (quick:
+ * fewer layers). */
+enum { BENCH_MAX_MODELS = 4 };
 struct bench_model { const char *target, *model, *type; };
-int bench_models(const struct bench_options *options, struct bench_model out[2]);
+int bench_models(const struct bench_options *options, struct bench_model out[BENCH_MAX_MODELS]);
 /* Multiply-adds of the linear layers for one row: the layers, and the head. */
 double config_body_macs(const struct model_config *config);
 double config_head_macs(const struct model_config *config);

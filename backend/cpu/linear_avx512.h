@@ -19,7 +19,10 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { PREFETCH_BYTES = 8192, HALVES = 2, MAX_ROWS = 6, REGISTER_BYTES = 64 };
+enum {
+    PREFETCH_BYTES = 8192, HALVES = 2, MAX_ROWS = 6, REGISTER_BYTES = 64,
+    FLOAT_OF_INT = 0x4b400000 /* bits of 1.5 * 2^23: an integer added to them is added to the float */
+};
 
 /* Partial sums of the rows of one call, two registers of 16 outputs each; total starts at +0. */
 struct row_sums { __m512 group[LINEAR_MAX_ROWS][HALVES], total[LINEAR_MAX_ROWS][HALVES]; };
@@ -144,16 +147,12 @@ INLINE void dot_quad(const __m512i w[HALVES], const unsigned char *codes, int q,
     }
 }
 
-/* dots of part `part` of a block; lines of the block's codes are fetched as they go */
+/* adds part `part` of a block to dot; lines of the block's codes are fetched as they go */
 INLINE void part_dots(const struct quant_layout *layout, const unsigned char *codes, int part,
                       const unsigned char *x, int m, enum ahead ahead, __m512i dot[][HALVES])
 {
     const int lines = HALVES * (layout->low_bits + layout->high_bits);
     const int n_quads = layout->part_elems / 4; /* 4 or 8 */
-#pragma GCC unroll 6
-    for (int r = 0; r < m; r++) {
-        dot[r][0] = dot[r][1] = _mm512_setzero_si512();
-    }
 #pragma GCC unroll 8
     for (int i = 0; i < n_quads; i++) {
         /* nibbles of one byte follow each other */
@@ -233,31 +232,52 @@ INLINE __m512 act_scale(const struct act_rows *x, int r)
     return _mm512_set1_ps(((const float *)(const void *)x->scales)[r]);
 }
 
-/* value = sum over parts of sub-scale * dot, an exact integer */
+/* Where a dot begins: at minus the codes' offset, and where a sub-scale follows at FLOAT_OF_INT, so that
+ * its bits are those of the float 1.5 * 2^23 + dot. */
+INLINE __m512i first_dot(const struct quant_layout *layout, const struct act_rows *x, int part, int r)
+{
+    const __m512i base = layout->elems > QUANT_BLOCK ? _mm512_set1_epi32(FLOAT_OF_INT)
+                                                     : _mm512_setzero_si512();
+    if (layout->offset == 0) {
+        return base;
+    }
+    const int shift = __builtin_ctz((unsigned int)layout->offset);
+    return _mm512_sub_epi32(base, _mm512_slli_epi32(part_sum(layout, x, part, r), (unsigned int)shift));
+}
+
+/* value = sum over parts of sub-scale * dot, an exact integer. (1.5 * 2^23 + dot) * scale less 1.5 *
+ * 2^23 * scale is one fma: its exact result is that integer, so nothing is rounded. */
 INLINE void block_values(const struct quant_layout *layout, const unsigned char *block,
                          const struct act_rows *x, int m, enum ahead ahead, __m512 value[][HALVES])
 {
     const int parts = QUANT_BLOCK / layout->part_elems;
     const unsigned char *codes = block + tile_scale_bytes(layout);
+    const __m512 lift = _mm512_set1_ps(-12582912.0f);
 #pragma GCC unroll 2
     for (int part = 0; part < parts; part++) {
         __m512i dot[MAX_ROWS][HALVES];
-        __m512 scale[HALVES];
+        __m512 scale[HALVES], lifted[HALVES];
+#pragma GCC unroll 6
+        for (int r = 0; r < m; r++) {
+            dot[r][0] = dot[r][1] = first_dot(layout, x, part, r);
+        }
         part_dots(layout, codes, part, x->codes, m, ahead, dot);
         if (layout->elems > QUANT_BLOCK) {
             part_scales(layout, block, part, scale);
+            lifted[0] = _mm512_mul_ps(scale[0], lift);
+            lifted[1] = _mm512_mul_ps(scale[1], lift);
         }
 #pragma GCC unroll 6
         for (int r = 0; r < m; r++) {
-            const __m512i offset = _mm512_slli_epi32(part_sum(layout, x, part, r),
-                                                     (unsigned int)__builtin_ctz((unsigned int)layout->offset | 256u));
 #pragma GCC unroll 2
             for (int h = 0; h < HALVES; h++) {
-                const __m512 f = _mm512_cvtepi32_ps(
-                    layout->offset != 0 ? _mm512_sub_epi32(dot[r][h], offset) : dot[r][h]);
-                value[r][h] = layout->elems == QUANT_BLOCK ? f
-                              : part == 0 ? _mm512_mul_ps(f, scale[h])
-                                          : _mm512_fmadd_ps(f, scale[h], value[r][h]);
+                if (layout->elems == QUANT_BLOCK) {
+                    value[r][h] = _mm512_cvtepi32_ps(dot[r][h]);
+                    continue;
+                }
+                const __m512 scaled =
+                    _mm512_fmadd_ps(_mm512_castsi512_ps(dot[r][h]), scale[h], lifted[h]);
+                value[r][h] = part == 0 ? scaled : _mm512_add_ps(value[r][h], scaled);
             }
         }
     }
