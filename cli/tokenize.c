@@ -5,37 +5,15 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "model/model.h"
+#include "scheduler/scheduler.h"
 #include "tokenizer/tokenizer.h"
 
-/* The source stays open: its vocabulary is what the tokenizer was made from. */
-static enum status open_tokenizer(const struct conf *conf, struct model_source **source,
-                                  struct tokenizer **tokenizer)
+static enum status open_tokenizer(const struct conf *conf, struct tokenizer **tokenizer)
 {
     char path[PATH_CAP];
     const char *model = NULL;
     TRY(input_model(conf, path, &model));
-    TRY(model_source_open(model, source));
-    const struct model_vocab *vocab = model_source_vocab(*source);
-    if (!vocab) {
-        return status_fail(STATUS_UNSUPPORTED, "%s holds no vocabulary", model);
-    }
-    struct tokenizer_text *tokens = mem_alloc((size_t)vocab->n_tokens, sizeof *tokens);
-    if (!tokens) {
-        return status_fail(STATUS_NO_MEMORY, "no memory for a vocabulary of %d tokens", vocab->n_tokens);
-    }
-    for (int32_t i = 0; i < vocab->n_tokens; i++) {
-        tokens[i] = (struct tokenizer_text){vocab->tokens[i].bytes, vocab->tokens[i].n_bytes};
-    }
-    const struct tokenizer_spec spec = {
-        .kind = vocab->kind, .tokens = tokens, .scores = vocab->scores, .classes = vocab->classes,
-        .n_tokens = vocab->n_tokens, .bos_id = vocab->bos_id, .eos_id = vocab->eos_id,
-        .unk_id = vocab->unk_id, .pad_id = vocab->pad_id, .eot_id = vocab->eot_id,
-        .add_bos = vocab->add_bos, .add_eos = vocab->add_eos, .add_space_prefix = vocab->add_space_prefix,
-    };
-    const enum status status = tokenizer_create(&spec, tokenizer);
-    mem_free(tokens);
-    return status;
+    return text_open_path(model, tokenizer);
 }
 
 static enum status write_ids(const struct conf *conf, const struct id_list *list)
@@ -77,12 +55,11 @@ static enum status encode(const struct conf *conf, const struct tokenizer *token
 
 enum status verb_tokenize(const struct conf *conf)
 {
-    struct model_source *source = NULL;
     struct tokenizer *tokenizer = NULL;
     struct text text = {0};
     struct id_list ids = {0};
     enum status status;
-    TRY_GOTO(open_tokenizer(conf, &source, &tokenizer), out);
+    TRY_GOTO(open_tokenizer(conf, &tokenizer), out);
     status = conf->n_arguments > 0 ? text_append(&text, conf->argument[0], strlen(conf->argument[0]))
                                    : input_read("-", &text);
     TRY_GOTO(status, out);
@@ -93,9 +70,6 @@ out:
     text_free(&text);
     if (tokenizer) {
         tokenizer_destroy(tokenizer);
-    }
-    if (source) {
-        model_source_close(source);
     }
     return status;
 }
@@ -142,21 +116,21 @@ static enum status read_ids(const struct conf *conf, struct id_list *out)
 
 /* The tokens' own bytes, so that what was no UTF-8 comes back as it was; the streaming form, which
  * repairs it, is for JSON. */
-static enum status decode(const struct conf *conf, const struct model_vocab *vocab,
-                          const struct tokenizer *tokenizer, const struct id_list *ids, struct text *out)
+static enum status decode(const struct conf *conf, const struct tokenizer *tokenizer,
+                          const struct id_list *ids, struct text *out)
 {
     struct detokenizer stream;
     detokenizer_init(&stream, tokenizer, true);
     const int streams = conf_flag(conf, OPT_JSON);
     TRY(text_append(out, "", 0));
     for (size_t i = 0; i < ids->n; i++) {
-        if (ids->ids[i] >= vocab->n_tokens) {
+        if (ids->ids[i] >= tokenizer_n_tokens(tokenizer)) {
             return status_fail(STATUS_INVALID, "id %d is outside the vocabulary of %d tokens", ids->ids[i],
-                               vocab->n_tokens);
+                               tokenizer_n_tokens(tokenizer));
         }
         const struct tokenizer_text piece = tokenizer_piece(tokenizer, ids->ids[i], false);
         if (!streams) {
-            const int drop = vocab->add_space_prefix && out->n == 0 && stream.at_start && piece.n_bytes > 0 &&
+            const int drop = tokenizer_adds_space(tokenizer) && stream.at_start && piece.n_bytes > 0 &&
                              piece.bytes[0] == ' ';
             stream.at_start = stream.at_start && piece.n_bytes == 0;
             TRY(text_append(out, piece.bytes + drop, piece.n_bytes - (uint32_t)drop));
@@ -177,14 +151,13 @@ static enum status decode(const struct conf *conf, const struct model_vocab *voc
 
 enum status verb_detokenize(const struct conf *conf)
 {
-    struct model_source *source = NULL;
     struct tokenizer *tokenizer = NULL;
     struct id_list ids = {0};
     struct text text = {0};
     enum status status;
-    TRY_GOTO(open_tokenizer(conf, &source, &tokenizer), out);
+    TRY_GOTO(open_tokenizer(conf, &tokenizer), out);
     TRY_GOTO(read_ids(conf, &ids), out);
-    TRY_GOTO(decode(conf, model_source_vocab(source), tokenizer, &ids, &text), out);
+    TRY_GOTO(decode(conf, tokenizer, &ids, &text), out);
     if (conf_flag(conf, OPT_JSON)) {
         status = output_json(json_pack("{s:o}", "text", json_stringn(text.bytes, text.n)));
     } else {
@@ -196,9 +169,6 @@ out:
     id_list_free(&ids);
     if (tokenizer) {
         tokenizer_destroy(tokenizer);
-    }
-    if (source) {
-        model_source_close(source);
     }
     return status;
 }

@@ -17,6 +17,7 @@
 
 #include "base/base.h"
 #include "draft/draft.h"
+#include "scheduler/text.h"
 #include "tandem.h"
 #include "target/target.h"
 

@@ -1,33 +1,34 @@
 /* text: from a model's vocabulary to a tokenizer. */
 #include "scheduler/text.h"
 
-/* The two rooms' words for a run of bytes; neither may include the other. */
-static struct tokenizer_text *copy_texts(const struct model_vocab *vocab)
+/* The two rooms' words for a run of bytes; neither may include the other. NULL when out of memory. */
+static struct tokenizer_text *copy_texts(const struct model_text *from, int32_t n)
 {
-    struct tokenizer_text *texts = mem_alloc((size_t)vocab->n_tokens, sizeof *texts);
-    for (int32_t i = 0; texts && i < vocab->n_tokens; i++) {
-        texts[i] = (struct tokenizer_text){ vocab->tokens[i].bytes, vocab->tokens[i].n_bytes };
+    struct tokenizer_text *texts = mem_alloc((size_t)n, sizeof *texts);
+    for (int32_t i = 0; texts && i < n; i++) {
+        texts[i] = (struct tokenizer_text){ from[i].bytes, from[i].n_bytes };
     }
     return texts;
 }
 
-enum status text_open(const struct model_source *source, struct tokenizer **out)
+static enum status open_vocab(const struct model_vocab *vocab, struct tokenizer **out)
 {
-    *out = NULL;
-    const struct model_vocab *vocab = model_source_vocab(source);
-    if (!vocab) {
-        return status_fail(STATUS_UNSUPPORTED, "the model has no vocabulary: it takes and gives ids only");
-    }
-    struct tokenizer_text *texts = copy_texts(vocab);
-    if (!texts) {
-        return status_fail(STATUS_NO_MEMORY, "no memory for a vocabulary of %d tokens", vocab->n_tokens);
+    struct tokenizer_text *texts = copy_texts(vocab->tokens, vocab->n_tokens);
+    struct tokenizer_text *merges = copy_texts(vocab->merges, vocab->n_merges);
+    enum status status;
+    if (!texts || !merges) {
+        status = status_fail(STATUS_NO_MEMORY, "no memory for a vocabulary of %d tokens", vocab->n_tokens);
+        goto out;
     }
     const struct tokenizer_spec spec = {
         .kind = vocab->kind,
+        .pre = vocab->pre,
         .tokens = texts,
         .scores = vocab->scores,
         .classes = vocab->classes,
+        .merges = merges,
         .n_tokens = vocab->n_tokens,
+        .n_merges = vocab->n_merges,
         .bos_id = vocab->bos_id,
         .eos_id = vocab->eos_id,
         .unk_id = vocab->unk_id,
@@ -37,9 +38,21 @@ enum status text_open(const struct model_source *source, struct tokenizer **out)
         .add_eos = vocab->add_eos,
         .add_space_prefix = vocab->add_space_prefix,
     };
-    const enum status status = tokenizer_create(&spec, out);
+    status = tokenizer_create(&spec, out);
+out:
+    mem_free(merges);
     mem_free(texts);
     return status;
+}
+
+enum status text_open(const struct model_source *source, struct tokenizer **out)
+{
+    *out = NULL;
+    const struct model_vocab *vocab = model_source_vocab(source);
+    if (!vocab) {
+        return status_fail(STATUS_UNSUPPORTED, "the model has no vocabulary: it takes and gives ids only");
+    }
+    return open_vocab(vocab, out);
 }
 
 enum status text_open_path(const char *name, struct tokenizer **out)

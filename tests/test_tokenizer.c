@@ -66,16 +66,16 @@ static void expect_ids(const struct tokenizer *tokenizer, const char *text, int 
 }
 
 /* ---- other programs' answers ---- */
-static void test_llama_spm_vectors(void **state)
+static void check_vectors(const char *name)
 {
-    (void)state;
-    golden_or_skip();
-    char path[1024];
-    assert_true(golden_path("vocab/ggml-vocab-llama-spm.gguf", path, sizeof path));
-    struct tokenizer *tokenizer = open_vocab(path);
+    char path[1024], input[1024], output[1024];
+    snprintf(path, sizeof path, "vocab/ggml-vocab-%s.gguf", name);
+    snprintf(input, sizeof input, "vocab/ggml-vocab-%s.gguf.inp", name);
+    snprintf(output, sizeof output, "vocab/ggml-vocab-%s.gguf.out", name);
     size_t n_inp = 0, n_out = 0;
-    unsigned char *inp = golden_read("vocab/ggml-vocab-llama-spm.gguf.inp", &n_inp);
-    unsigned char *out = golden_read("vocab/ggml-vocab-llama-spm.gguf.out", &n_out);
+    unsigned char *inp = golden_read(input, &n_inp), *out = golden_read(output, &n_out);
+    assert_true(golden_path(path, input, sizeof input));
+    struct tokenizer *tokenizer = open_vocab(input);
     assert_non_null(inp);
     assert_non_null(out);
     static const char separator[] = "\n__ggml_vocab_test__\n";
@@ -99,6 +99,22 @@ static void test_llama_spm_vectors(void **state)
     golden_free(out);
     golden_free(inp);
     tokenizer_destroy(tokenizer);
+}
+
+static void test_llama_spm_vectors(void **state)
+{
+    (void)state;
+    golden_or_skip();
+    check_vectors("llama-spm");
+}
+
+static void test_byte_level_vectors(void **state)
+{
+    (void)state;
+    golden_or_skip();
+    check_vectors("gpt-2");
+    check_vectors("llama-bpe");
+    check_vectors("qwen2");
 }
 
 static void test_stories_prompts(void **state)
@@ -376,7 +392,9 @@ static void test_refusals(void **state)
         change;                                                                                \
         expect_refused(&bad, status, sentence);                                                \
     } while (0)
-    REFUSED(bad.spec.kind = "gpt2", STATUS_UNSUPPORTED, "tokenizer 'gpt2' is not supported");
+    REFUSED(bad.spec.kind = "bert", STATUS_UNSUPPORTED,
+            "tokenizer kind 'bert' is not supported; supported: llama, gpt2");
+    REFUSED(bad.spec.kind = "gpt2", STATUS_INVALID, "expected merges beside a vocabulary of 260 tokens");
     REFUSED(bad.spec.kind = NULL, STATUS_UNSUPPORTED, "is not supported");
     REFUSED(bad.spec.n_tokens = 0, STATUS_INVALID, "1 to 4194304 tokens, found 0");
     REFUSED(bad.spec.n_tokens = INT32_MAX, STATUS_INVALID, "found 2147483647");
@@ -574,6 +592,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_llama_spm_vectors),
+        cmocka_unit_test(test_byte_level_vectors),
         cmocka_unit_test(test_stories_prompts),
         cmocka_unit_test(test_default_model),
         cmocka_unit_test(test_no_vocabulary),

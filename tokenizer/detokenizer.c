@@ -51,7 +51,7 @@ size_t detokenizer_push(struct detokenizer *stream, int32_t id, char *out, size_
         return 0;
     }
     uint32_t at = 0;
-    if (stream->at_start && stream->tokenizer->add_space_prefix && piece.bytes[0] == ' ') {
+    if (stream->at_start && stream->tokenizer->drops_space && piece.bytes[0] == ' ') {
         at = 1;
     }
     stream->at_start = false;

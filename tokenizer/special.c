@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tokenizer/character.h"
+#include "tokenizer/kind.h"
+
 static int compare_texts(struct tokenizer_text a, struct tokenizer_text b)
 {
     const uint32_t n = a.n_bytes < b.n_bytes ? a.n_bytes : b.n_bytes;
@@ -80,4 +83,73 @@ const struct special *special_set_match(const struct special_set *set, const cha
         end = lower_bound(set, begin, end, depth, next + 1);
     }
     return longest;
+}
+
+/* ---- along a text ---- */
+/* No letter, digit or mark touches it. */
+static bool stands_alone(const struct special_text *text, size_t begin, size_t end)
+{
+    int32_t point = -1;
+    if (begin > 0) {
+        character_last(text->bytes, begin, &point);
+    }
+    if (point >= 0 && character_is_word(point)) {
+        return false;
+    }
+    point = -1;
+    if (end < text->n_bytes) {
+        character_first(text->bytes + end, text->n_bytes - end, &point);
+    }
+    return point < 0 || !character_is_word(point);
+}
+
+/* What a found token takes with it: white space at its sides, never before `from`. */
+static struct special_found widen(const struct special_walk *walk, const struct special *special, size_t from)
+{
+    const struct special_text *text = walk->text;
+    struct special_found found = { special, walk->at, walk->at + special->text.n_bytes };
+    int32_t point = -1;
+    while ((special->bits & TOKEN_LEFT_STRIP) && found.begin > from) {
+        const size_t n = character_last(text->bytes + from, found.begin - from, &point);
+        if (point < 0 || !character_is_white(point)) {
+            break;
+        }
+        found.begin -= n;
+    }
+    while ((special->bits & TOKEN_RIGHT_STRIP) && found.end < text->n_bytes) {
+        const size_t n = character_first(text->bytes + found.end, text->n_bytes - found.end, &point);
+        if (point < 0 || !character_is_white(point)) {
+            break;
+        }
+        found.end += n;
+    }
+    return found;
+}
+
+bool special_walk_next(struct special_walk *walk, struct special_found *found)
+{
+    const struct special_text *text = walk->text;
+    const size_t from = walk->at; /* the end of the last one found */
+    while (walk->part_idx < text->n_parts) {
+        const struct tokenizer_part *part = &text->parts[walk->part_idx];
+        const size_t end = walk->part_begin + part->n_bytes;
+        for (; !part->is_literal && walk->at < end; walk->at++) {
+            const struct special *special =
+                special_set_match(walk->set, text->bytes + walk->at, end - walk->at);
+            if (special && (special->bits & TOKEN_SINGLE_WORD) &&
+                !stands_alone(text, walk->at, walk->at + special->text.n_bytes)) {
+                walk->at += special->text.n_bytes - 1;
+                continue;
+            }
+            if (special) {
+                *found = widen(walk, special, from);
+                walk->at = found->end;
+                return true;
+            }
+        }
+        walk->at = walk->at > end ? walk->at : end;
+        walk->part_idx++;
+        walk->part_begin = end;
+    }
+    return false;
 }

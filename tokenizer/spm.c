@@ -123,8 +123,12 @@ static bool holds_cut(struct tokenizer_text text)
     return false;
 }
 
-static enum status spm_init(struct tokenizer *tokenizer, const struct tokenizer_spec *spec)
+static enum status spm_init(struct tokenizer *tokenizer, const struct tokenizer_spec *spec,
+                            struct recipe *recipe)
 {
+    (void)recipe; /* scores and classes say it all */
+    tokenizer->add_space_prefix = spec->add_space_prefix;
+    tokenizer->drops_space = spec->add_space_prefix;
     if (!spec->scores) {
         return status_fail(STATUS_INVALID, "expected a score for each of %d tokens, found none",
                            spec->n_tokens);
@@ -331,9 +335,10 @@ static size_t word_bytes(const struct spm *spm, const char *text, size_t n_bytes
     return n_bytes;
 }
 
-static enum status spm_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
-                              struct id_sink *sink)
+static enum status spm_encode(const struct tokenizer *tokenizer, struct segment segment, struct id_sink *sink)
 {
+    const char *text = segment.bytes;
+    const size_t n_bytes = segment.n_bytes;
     const struct spm *spm = tokenizer->state;
     size_t longest = 0;
     for (size_t at = 0, n; at < n_bytes; at += n) {

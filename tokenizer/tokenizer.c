@@ -1,12 +1,12 @@
-/* tokenizer: what all kinds have in common: checks and copies when one is made, special tokens
- * around and inside a text, and what is known of each token. */
+/* tokenizer: what all kinds have in common: checks and copies when one is made, and what is known of
+ * each token. Text to ids is encode.c. */
 #include "tokenizer/tokenizer.h"
 
 #include <string.h>
 
 #include "tokenizer/kind.h"
 
-static const struct tokenizer_kind *const KINDS[] = { &spm_kind };
+static const struct tokenizer_kind *const KINDS[] = { &spm_kind, &bpe_kind };
 enum { N_KINDS = sizeof KINDS / sizeof KINDS[0] };
 
 /* ---- making ---- */
@@ -18,8 +18,8 @@ static enum status find_kind(const char *name, const struct tokenizer_kind **out
             return STATUS_OK;
         }
     }
-    return status_fail(STATUS_UNSUPPORTED, "tokenizer '%.40s' is not supported; supported: %s",
-                       name ? name : "", KINDS[0]->name);
+    return status_fail(STATUS_UNSUPPORTED, "tokenizer kind '%.40s' is not supported; supported: %s, %s",
+                       name ? name : "", KINDS[0]->name, KINDS[1]->name);
 }
 
 static enum status check_id(const char *what, int32_t id, int32_t n_tokens)
@@ -36,6 +36,10 @@ static enum status check_spec(const struct tokenizer_spec *spec)
     if (spec->n_tokens < 1 || spec->n_tokens > TOKENIZER_MAX_TOKENS) {
         return status_fail(STATUS_INVALID, "expected a vocabulary of 1 to %d tokens, found %d",
                            TOKENIZER_MAX_TOKENS, spec->n_tokens);
+    }
+    if (spec->n_merges < 0 || spec->n_merges > TOKENIZER_MAX_MERGES) {
+        return status_fail(STATUS_INVALID, "expected at most %d merges, found %d", TOKENIZER_MAX_MERGES,
+                           spec->n_merges);
     }
     TRY(check_id("bos", spec->bos_id, spec->n_tokens));
     TRY(check_id("eos", spec->eos_id, spec->n_tokens));
@@ -109,43 +113,91 @@ static enum status copy_spec(struct tokenizer *tokenizer, const struct tokenizer
     return STATUS_OK;
 }
 
-static bool is_special(const struct tokenizer *tokenizer, int32_t id)
+/* Bits a token has when nothing but its class says so. */
+static uint8_t bits_of(const struct tokenizer *tokenizer, const struct recipe *recipe, int32_t id)
 {
-    return tokenizer_is_control(tokenizer, id) || tokenizer->classes[id] == TOKEN_USER_DEFINED;
+    if (recipe && recipe->bits) {
+        return recipe->bits[id];
+    }
+    const bool is_added = tokenizer_is_control(tokenizer, id) || tokenizer->classes[id] == TOKEN_USER_DEFINED;
+    return is_added ? TOKEN_ADDED : TOKEN_IN_MODEL;
+}
+
+/* The text of one that is looked for after normalising, normalised itself, onto special_bytes. */
+static enum status normalize_special(struct tokenizer *tokenizer, struct special *special)
+{
+    struct bytes text = { .at = NULL };
+    enum status status = normalizer_run(&tokenizer->normalizer, special->text.bytes, special->text.n_bytes, &text);
+    if (status == STATUS_OK) {
+        status = bytes_append(&tokenizer->special_bytes, text.at, text.n);
+        special->text.n_bytes = (uint32_t)text.n;
+    }
+    bytes_deinit(&text);
+    return status;
+}
+
+/* special_bytes has stopped moving: texts may point into it. */
+static void place_normalized(struct tokenizer *tokenizer, struct special *specials, int32_t n)
+{
+    const char *at = tokenizer->special_bytes.at;
+    for (int32_t i = 0; i < n; i++) {
+        specials[i].text.bytes = at;
+        at += specials[i].text.n_bytes;
+    }
 }
 
 /* Control tokens are looked for as they are spelled, user-defined ones as they stand in a text. */
-static enum status collect_specials(struct tokenizer *tokenizer)
+static enum status collect(struct tokenizer *tokenizer, const struct recipe *recipe, uint8_t normalized,
+                           struct special_set *set)
 {
     int32_t n = 0;
     for (int32_t id = 0; id < tokenizer->n_tokens; id++) {
-        n += is_special(tokenizer, id);
-        const uint32_t n_bytes = tokenizer->pieces[id].n_bytes;
-        tokenizer->longest_piece_bytes = n_bytes > tokenizer->longest_piece_bytes
-                                             ? n_bytes : tokenizer->longest_piece_bytes;
+        const uint8_t bits = bits_of(tokenizer, recipe, id);
+        n += (bits & TOKEN_ADDED) && (bits & TOKEN_NORMALIZED) == normalized;
     }
     struct special *specials = mem_alloc((size_t)n, sizeof *specials);
     if (!specials) {
         return status_fail(STATUS_NO_MEMORY, "no memory for %d special tokens", n);
     }
     n = 0;
-    for (int32_t id = 0; id < tokenizer->n_tokens; id++) {
-        if (is_special(tokenizer, id)) {
-            specials[n++] = (struct special){ tokenizer_piece(tokenizer, id, true), id };
+    enum status status = STATUS_OK;
+    for (int32_t id = 0; id < tokenizer->n_tokens && status == STATUS_OK; id++) {
+        const uint8_t bits = bits_of(tokenizer, recipe, id);
+        if ((bits & TOKEN_ADDED) && (bits & TOKEN_NORMALIZED) == normalized) {
+            const bool spelled = recipe && recipe->bits;
+            const struct tokenizer_text text = spelled ? tokenizer->texts[id] : tokenizer_piece(tokenizer, id, true);
+            specials[n] = (struct special){ text, id, bits };
+            status = normalized ? normalize_special(tokenizer, &specials[n]) : STATUS_OK;
+            n++;
         }
     }
-    special_set_init(&tokenizer->specials, specials, n);
-    return STATUS_OK;
+    if (normalized) {
+        place_normalized(tokenizer, specials, status == STATUS_OK ? n : 0);
+    }
+    special_set_init(set, specials, status == STATUS_OK ? n : 0);
+    return status;
 }
 
-static void make_digest(struct tokenizer *tokenizer)
+static enum status collect_specials(struct tokenizer *tokenizer, const struct recipe *recipe)
+{
+    for (int32_t id = 0; id < tokenizer->n_tokens; id++) {
+        const uint32_t n_bytes = tokenizer->pieces[id].n_bytes;
+        tokenizer->longest_piece_bytes = n_bytes > tokenizer->longest_piece_bytes
+                                             ? n_bytes : tokenizer->longest_piece_bytes;
+    }
+    TRY(collect(tokenizer, recipe, 0, &tokenizer->specials));
+    return collect(tokenizer, recipe, TOKEN_NORMALIZED, &tokenizer->normalized_specials);
+}
+
+static void make_digest(struct tokenizer *tokenizer, const struct tokenizer_spec *spec, uint64_t recipe_digest)
 {
     struct digest digest;
     digest_init(&digest);
     digest_update(&digest, tokenizer->kind->name, strlen(tokenizer->kind->name) + 1);
     const int32_t numbers[] = {
         tokenizer->n_tokens, tokenizer->bos_id, tokenizer->eos_id, tokenizer->unk_id,
-        tokenizer->add_bos, tokenizer->add_eos, tokenizer->add_space_prefix, tokenizer->scores != NULL,
+        spec->add_bos && spec->bos_id >= 0, spec->add_eos && spec->eos_id >= 0,
+        tokenizer->add_space_prefix, tokenizer->scores != NULL,
     };
     digest_update(&digest, numbers, sizeof numbers);
     for (int32_t id = 0; id < tokenizer->n_tokens; id++) {
@@ -158,7 +210,78 @@ static void make_digest(struct tokenizer *tokenizer)
     if (tokenizer->scores) {
         digest_update(&digest, tokenizer->scores, n * sizeof *tokenizer->scores);
     }
+    for (int32_t i = 0; i < spec->n_merges; i++) {
+        digest_update(&digest, &spec->merges[i].n_bytes, sizeof spec->merges[i].n_bytes);
+        digest_update(&digest, spec->merges[i].bytes, spec->merges[i].n_bytes);
+    }
+    if (spec->pre) {
+        digest_update(&digest, spec->pre, strlen(spec->pre));
+    }
+    if (recipe_digest != 0) {
+        digest_update(&digest, &recipe_digest, sizeof recipe_digest);
+    }
     tokenizer->digest = digest_value(&digest);
+}
+
+void recipe_deinit(struct recipe *recipe)
+{
+    normalizer_deinit(&recipe->normalizer);
+    normalizer_deinit(&recipe->piece_steps);
+    splitter_deinit(&recipe->splitter);
+}
+
+static void set_around(struct tokenizer *tokenizer, const struct tokenizer_spec *spec, const struct recipe *recipe)
+{
+    if (recipe) {
+        tokenizer->before = recipe->before;
+        tokenizer->behind = recipe->behind;
+        return;
+    }
+    if (spec->add_bos && spec->bos_id >= 0) {
+        tokenizer->before = (struct around_ids){ .ids = { spec->bos_id }, .n = 1 };
+    }
+    if (spec->add_eos && spec->eos_id >= 0) {
+        tokenizer->behind = (struct around_ids){ .ids = { spec->eos_id }, .n = 1 };
+    }
+}
+
+static enum status build(struct tokenizer *tokenizer, const struct tokenizer_spec *spec, struct recipe *recipe)
+{
+    TRY(copy_spec(tokenizer, spec));
+    TRY(tokenizer->kind->init(tokenizer, spec, recipe));
+    TRY(collect_specials(tokenizer, recipe));
+    make_digest(tokenizer, spec, recipe ? recipe->digest : 0);
+    return STATUS_OK;
+}
+
+enum status tokenizer_build(const struct tokenizer_kind *kind, const struct tokenizer_spec *spec,
+                            struct recipe *recipe, struct tokenizer **out)
+{
+    *out = NULL;
+    enum status status = check_spec(spec);
+    struct tokenizer *tokenizer = status == STATUS_OK ? mem_alloc(1, sizeof *tokenizer) : NULL;
+    if (tokenizer) {
+        *tokenizer = (struct tokenizer){
+            .kind = kind,
+            .n_tokens = spec->n_tokens,
+            .bos_id = spec->bos_id,
+            .eos_id = spec->eos_id,
+            .unk_id = spec->unk_id,
+        };
+        set_around(tokenizer, spec, recipe);
+        status = build(tokenizer, spec, recipe);
+    } else if (status == STATUS_OK) {
+        status = status_fail(STATUS_NO_MEMORY, "no memory for a tokenizer");
+    }
+    if (recipe) {
+        recipe_deinit(recipe);
+    }
+    if (status == STATUS_OK) {
+        *out = tokenizer;
+    } else {
+        tokenizer_destroy(tokenizer);
+    }
+    return status;
 }
 
 enum status tokenizer_create(const struct tokenizer_spec *spec, struct tokenizer **out)
@@ -166,31 +289,7 @@ enum status tokenizer_create(const struct tokenizer_spec *spec, struct tokenizer
     *out = NULL;
     const struct tokenizer_kind *kind = NULL;
     TRY(find_kind(spec->kind, &kind));
-    TRY(check_spec(spec));
-    struct tokenizer *tokenizer = mem_alloc(1, sizeof *tokenizer);
-    if (!tokenizer) {
-        return status_fail(STATUS_NO_MEMORY, "no memory for a tokenizer");
-    }
-    *tokenizer = (struct tokenizer){
-        .kind = kind,
-        .n_tokens = spec->n_tokens,
-        .bos_id = spec->bos_id,
-        .eos_id = spec->eos_id,
-        .unk_id = spec->unk_id,
-        .add_bos = spec->add_bos && spec->bos_id >= 0,
-        .add_eos = spec->add_eos && spec->eos_id >= 0,
-        .add_space_prefix = spec->add_space_prefix,
-    };
-    enum status status;
-    TRY_GOTO(copy_spec(tokenizer, spec), out);
-    TRY_GOTO(kind->init(tokenizer, spec), out);
-    TRY_GOTO(collect_specials(tokenizer), out);
-    make_digest(tokenizer);
-    *out = tokenizer;
-    tokenizer = NULL;
-out:
-    tokenizer_destroy(tokenizer);
-    return status;
+    return tokenizer_build(kind, spec, NULL, out);
 }
 
 void tokenizer_destroy(struct tokenizer *tokenizer)
@@ -199,68 +298,16 @@ void tokenizer_destroy(struct tokenizer *tokenizer)
         return;
     }
     tokenizer->kind->deinit(tokenizer);
+    normalizer_deinit(&tokenizer->normalizer);
     special_set_deinit(&tokenizer->specials);
+    special_set_deinit(&tokenizer->normalized_specials);
+    bytes_deinit(&tokenizer->special_bytes);
     mem_free(tokenizer->scores);
     mem_free(tokenizer->classes);
     mem_free(tokenizer->pieces);
     mem_free(tokenizer->texts);
     mem_free(tokenizer->bytes);
     mem_free(tokenizer);
-}
-
-/* ---- text to ids ---- */
-/* Plain text between the special tokens written out in it. */
-static enum status encode_parts(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
-                                struct id_sink *sink)
-{
-    size_t begin = 0;
-    for (size_t at = 0; at < n_bytes;) {
-        const struct special *special = special_set_match(&tokenizer->specials, text + at, n_bytes - at);
-        if (!special) {
-            at++;
-            continue;
-        }
-        if (at > begin) {
-            TRY(tokenizer->kind->encode(tokenizer, text + begin, at - begin, sink));
-        }
-        id_sink_put(sink, special->id);
-        at += special->text.n_bytes;
-        begin = at;
-    }
-    return begin < n_bytes ? tokenizer->kind->encode(tokenizer, text + begin, n_bytes - begin, sink)
-                           : STATUS_OK;
-}
-
-static bool begins_with_bos(const struct tokenizer *tokenizer, const char *text, size_t n_bytes, int flags)
-{
-    const struct special *first = special_set_match(&tokenizer->specials, text, n_bytes);
-    return first && first->id == tokenizer->bos_id && !(flags & TOKENIZE_LITERAL);
-}
-
-enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
-                             int flags, int32_t *ids, size_t cap, size_t *n_ids)
-{
-    *n_ids = 0;
-    if (n_bytes > TOKENIZER_MAX_TEXT_BYTES) {
-        return status_fail(STATUS_INVALID, "expected a text of at most %d bytes, found %zu",
-                           TOKENIZER_MAX_TEXT_BYTES, n_bytes);
-    }
-    struct id_sink sink = { .ids = ids, .cap = cap };
-    const bool special = (flags & TOKENIZE_SPECIAL) != 0;
-    if (special && tokenizer->add_bos &&
-        ((flags & TOKENIZE_SECOND_BOS) || !begins_with_bos(tokenizer, text, n_bytes, flags))) {
-        id_sink_put(&sink, tokenizer->bos_id);
-    }
-    if (!(flags & TOKENIZE_LITERAL)) {
-        TRY(encode_parts(tokenizer, text, n_bytes, &sink));
-    } else if (n_bytes > 0) {
-        TRY(tokenizer->kind->encode(tokenizer, text, n_bytes, &sink));
-    }
-    if (special && tokenizer->add_eos) {
-        id_sink_put(&sink, tokenizer->eos_id);
-    }
-    *n_ids = sink.n;
-    return STATUS_OK;
 }
 
 /* ---- what is known of tokens ---- */
@@ -292,6 +339,8 @@ bool tokenizer_is_control(const struct tokenizer *tokenizer, int32_t id)
     return id >= 0 && id < tokenizer->n_tokens &&
            (tokenizer->classes[id] == TOKEN_CONTROL || tokenizer->classes[id] == TOKEN_UNKNOWN);
 }
+
+bool tokenizer_adds_space(const struct tokenizer *tokenizer) { return tokenizer->drops_space; }
 
 uint64_t tokenizer_digest(const struct tokenizer *tokenizer)
 {

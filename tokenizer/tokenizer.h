@@ -20,22 +20,25 @@ enum token_class { /* numbers as in tokenizer.ggml.token_type */
 enum {
     TOKENIZER_MAX_TOKENS = 1 << 22,
     TOKENIZER_MAX_TOKEN_BYTES = 1024,
-    TOKENIZER_MAX_TEXT_BYTES = 1 << 28
+    TOKENIZER_MAX_TEXT_BYTES = 1 << 28,
+    TOKENIZER_MAX_MERGES = 1 << 24
 };
 struct tokenizer_text { const char *bytes; uint32_t n_bytes; }; /* not NUL-terminated */
 struct tokenizer_spec { /* borrowed during tokenizer_create only; everything is copied */
-    const char *kind;                   /* "llama" (SentencePiece BPE); others refused by name */
+    const char *kind;                   /* "llama" (SentencePiece BPE), "gpt2" (byte-level BPE) */
+    const char *pre;                    /* gpt2: how text is cut, as tokenizer.ggml.pre names it */
     const struct tokenizer_text *tokens; /* [n_tokens] */
     const float *scores;                /* [n_tokens]; kinds that need none take NULL */
     const int32_t *classes;             /* [n_tokens] enum token_class, or NULL: by text and ids below */
-    int32_t n_tokens;
+    const struct tokenizer_text *merges; /* [n_merges] gpt2: "left right", best first */
+    int32_t n_tokens, n_merges;
     int32_t bos_id, eos_id, unk_id, pad_id, eot_id; /* -1 = none; out of range is refused */
     bool add_bos, add_eos, add_space_prefix;
 };
 
 struct tokenizer;
-/* STATUS_UNSUPPORTED: a kind we do not know. STATUS_INVALID: ids, classes, scores or byte tokens that
- * cannot be. Of tokens with equal texts the first is used; empty ones are never. STATUS_NO_MEMORY. */
+/* STATUS_UNSUPPORTED: a kind or way of cutting we do not know. STATUS_INVALID: ids, classes, scores,
+ * merges or byte tokens that cannot be. Of tokens with equal texts the first is used; empty ones are never. STATUS_NO_MEMORY. */
 enum status tokenizer_create(const struct tokenizer_spec *spec, struct tokenizer **out);
 void tokenizer_destroy(struct tokenizer *tokenizer);
 
@@ -50,6 +53,11 @@ enum {
  * TOKENIZER_MAX_TEXT_BYTES, STATUS_NO_MEMORY. */
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
                              int flags, int32_t *ids, size_t cap, size_t *n_ids);
+/* The same for a text that comes in parts, joined before it is looked at: special tokens are found
+ * only within one part, and never in a literal one. For text of people among a format's own words. */
+struct tokenizer_part { const char *bytes; size_t n_bytes; bool is_literal; };
+enum status tokenizer_encode_parts(const struct tokenizer *tokenizer, const struct tokenizer_part *parts,
+                                   size_t n_parts, int flags, int32_t *ids, size_t cap, size_t *n_ids);
 /* Bytes of one token as it stands in a text (SPM: ▁ becomes a space, <0x0A> its byte; control tokens
  * and the unknown token nothing, their spelling if show_control). An id out of range is nothing.
  * Lives as long as the tokenizer. */
@@ -59,6 +67,8 @@ int32_t tokenizer_bos(const struct tokenizer *tokenizer); /* -1 = none */
 int32_t tokenizer_eos(const struct tokenizer *tokenizer); /* -1 = none */
 /* A token that stands for no text: control or unknown. */
 bool tokenizer_is_control(const struct tokenizer *tokenizer, int32_t id);
+/* The first token of a text may bring a space that was not in it. */
+bool tokenizer_adds_space(const struct tokenizer *tokenizer);
 /* Hash of everything that decides ids (vocabulary check by content, not by size). */
 uint64_t tokenizer_digest(const struct tokenizer *tokenizer);
 
