@@ -12,6 +12,8 @@
 #include "bench/bench.h"
 #include "cli/cli.h"
 #include "model/model.h"
+#include "scheduler/scheduler.h"
+#include "tokenizer/tokenizer.h"
 
 enum { TEXT_MAX_TOKENS = 2048, WINDOW = 512, PASS_ROWS = 64, MAX_TYPES = 64 };
 
@@ -210,24 +212,25 @@ static enum status perplexity(const struct quantize *self, const char *model, in
 static enum status tokenize_text(struct quantize *self, const char *path)
 {
     struct text text = {0};
-    struct td_engine *engine = NULL;
-    struct td_engine_options options;
-    td_engine_options_init(&options);
-    options.target = self->in;
-    options.context = 2; /* only its vocabulary is used */
-    options.threads = (int32_t)conf_int(self->conf, OPT_THREADS);
+    struct tokenizer *tokenizer = NULL;
     enum status status;
+    TRY_GOTO(text_open_path(self->in, &tokenizer), out);
     TRY_GOTO(input_read(path, &text), out);
-    TRY_GOTO(engine_failed(td_engine_open(&options, &engine)), out);
-    TRY_GOTO(engine_tokenize(engine, text.bytes, text.n, &self->ids), out);
+    self->ids.cap = text.n + 8; /* a byte is a token at most; begin and end */
+    self->ids.ids = mem_alloc(self->ids.cap, sizeof *self->ids.ids);
+    if (!self->ids.ids) {
+        status = status_fail(STATUS_NO_MEMORY, "no memory for %zu ids", self->ids.cap);
+        goto out;
+    }
+    TRY_GOTO(tokenizer_encode(tokenizer, text.bytes, text.n, TOKENIZE_SPECIAL, self->ids.ids, self->ids.cap,
+                              &self->ids.n), out);
     self->ids.n = self->ids.n < TEXT_MAX_TOKENS ? self->ids.n : TEXT_MAX_TOKENS;
+    self->ids.n = self->ids.n < self->ids.cap ? self->ids.n : self->ids.cap;
     if (self->ids.n < 2) {
         status = status_fail(STATUS_INVALID, "%s has %zu tokens, perplexity needs 2", path, self->ids.n);
     }
 out:
-    if (engine) {
-        td_engine_close(engine);
-    }
+    text_close(tokenizer);
     text_free(&text);
     return status;
 }

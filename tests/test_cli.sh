@@ -232,6 +232,13 @@ check "detokenize outside the vocabulary" says 1 "32000" detokenize 32000
 # ---- inspect, synth, doctor, bench ----
 inspect() { run_it 0 inspect $model && out_has llama && out_has 'token_embd.weight' && run_it 0 inspect $model --json && out_has '"runs":true'; }
 check "inspect" inspect
+inspect_more() {
+    run_it 0 inspect $model && out_has 'a position at f16' && out_has 'tokenizer: llama, 32000 tokens' &&
+        out_has '# Q8_0 *43 tensors' && out_has '^  layer 0 and 5 more .* #*$' &&
+        run_it 0 inspect synth:llama-70b,q4_0 --json && out_has '"kv_bytes_per_position":327680' &&
+        out_has 'no vocabulary: ids go in and out'
+}
+check "inspect says memory, types, where the bytes are and what hinders" inspect_more
 check "inspect of something else" says 1 "not a GGUF file" inspect "$dir/text.gguf"
 synth() {
     run_it 0 synth tiny,q8_0,seed=3 && out_has parameters &&
@@ -241,6 +248,21 @@ synth() {
         [ "$(field logits_digest "$dir/out")" = "$(field logits_digest "$dir/from_file")" ]
 }
 check "synth, in memory and as a file" synth
+quantize() {
+    printf '%s, there was a girl. She liked to play. One day she saw a big dog.' "$story" >"$dir/prose"
+    run_it 0 quantize $model "$dir/q4.gguf" q4_0 --text "$dir/prose" --threads 1 &&
+        out_has 'blk.0.ffn_up.weight *Q8_0 to Q4_0' && out_has 'perplexity of' && [ ! -e "$dir/q4.gguf.part" ] &&
+        run_it 0 run -m "$dir/q4.gguf" -p "$story" -n 8 --quiet && [ -s "$dir/out" ] &&
+        run_it 0 quantize $model "$dir/same.gguf" Q8_0 --json && out_has '"error_max":0.0' &&
+        run_it 0 run -m "$dir/same.gguf" -p "$story" -n 24 --quiet && cmp -s "$dir/out" "$dir/story"
+}
+check "quantize" quantize
+check "quantize over its input" says 2 "is the input" quantize "$dir/q4.gguf" "$dir/q4.gguf" F16
+check "quantize over a device" says 1 "no regular file" quantize $model "$dir/full" F16
+check "quantize to a type that is not written" says 2 "read but not written" quantize $model "$dir/q.gguf" iq1_s
+check "quantize to an unknown type" says 2 "nearest is 'Q4_0'" quantize $model "$dir/q.gguf" q4_9
+check "quantize a missing file" says 1 "cannot open" quantize "$dir/none.gguf" "$dir/q.gguf" F16
+check "quantize without a type" says 2 "IN OUT TYPE" quantize $model "$dir/q.gguf"
 check "unknown synthetic shape" says 1 "llama-1b" synth lama-1b
 check "synth over something that is no file" says 1 "no regular file" synth tiny,q8_0 --out "$dir/full"
 no_text() { run_it 1 run -m synth:tiny,q8_0 -p a && [ -s "$dir/err" ]; }
