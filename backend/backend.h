@@ -145,6 +145,8 @@ void backend_weight_row(const struct weight *weight, int32_t out_idx, void *row)
  * with the published rounding; Q4_K, Q6_K by a search of their scales). */
 void tensor_row_to_f32(enum tensor_type type, const void *row, int64_t n, float *out);
 void tensor_row_from_f32(enum tensor_type type, const float *in, int64_t n, void *row);
+/* Whether every float that native type's row holds (elements, or the scales of blocks) is finite. */
+bool tensor_row_is_finite(enum tensor_type type, const void *row, int64_t n);
 
 /* ---- activations ---- */
 /* Rows that feed linear layers: plain floats for float weights, quantised panels for quantised
@@ -220,8 +222,9 @@ struct op_linear {
 };
 void backend_linear(struct lane *lane, const struct op_linear *op);
 
-/* Rotates q and k in place (rotate-half pairs i, i + rope_dims / 2), stores k and v at slot[row]
- * (page * page_slots + offset; -1 stores nothing). */
+/* Norms each head of q and k (RMSNorm over head_dim) where norm weights are given, rotates q and k in
+ * place (rotate-half pairs i, i + rope_dims / 2), stores k and v at slot[row] (page * page_slots +
+ * offset; -1 stores nothing). */
 struct op_rope_store {
     float *q;               /* [n_rows, n_heads, head_dim] */
     float *k;               /* [n_rows, n_kv_heads, head_dim] */
@@ -230,6 +233,8 @@ struct op_rope_store {
     const int32_t *position, *slot; /* [n_rows] */
     const struct kv_store *store;
     int32_t layer, n_rows, n_heads, rope_dims;
+    const float *q_norm, *k_norm; /* [head_dim] or NULL */
+    float norm_eps;
 };
 void backend_rope_store(struct lane *lane, const struct op_rope_store *op);
 
@@ -255,6 +260,82 @@ struct op_swiglu {
     const struct act *out;
 };
 void backend_swiglu(struct lane *lane, const struct op_swiglu *op);
+
+/* ---- experts: each row goes through a few of many feed-forward layers ---- */
+/* Matrices of one shape, one per expert. */
+struct expert_weights {
+    struct weight first;            /* of expert 0 */
+    size_t stride_bytes;            /* from one expert's tiles to the next one's */
+};
+/* Which experts each row takes. The rows of an expert stand in a run of *places*, runs and rows
+ * ascending: an act whose rows are places holds, from begin[e] on, an act of that expert's rows
+ * alone. Filled by backend_route, read by the operations below; made once for the largest pass. */
+struct routes {
+    int32_t n_experts, n_used, cap_rows;
+    int32_t n_places, n_touched;    /* of this pass; a pad row has no place */
+    int32_t *expert;                /* [cap_rows, n_used] ascending in each row */
+    float *weight;                  /* [cap_rows, n_used] */
+    int32_t *place;                 /* [cap_rows, n_used]; -1: a pad row */
+    int32_t *row, *owner;           /* [cap_rows * n_used] row and expert of each place */
+    int32_t *begin;                 /* [n_experts + 1] first place of each expert */
+    int32_t *next;                  /* [n_experts] while places are handed out */
+    int32_t *touched;               /* [n_experts] the experts that have rows, ascending */
+    _Atomic uint64_t bytes_read;    /* of expert weights, file format, since backend_routes_init */
+};
+size_t backend_routes_bytes(int32_t n_experts, int32_t n_used, int32_t cap_rows);
+void backend_routes_init(struct routes *routes, int32_t n_experts, int32_t n_used, int32_t cap_rows,
+                         void *memory);
+
+/* Softmax over all logits of a row, the n_used highest (lowest id among equals), their probabilities
+ * as weights. */
+struct op_route {
+    const float *logits;            /* [n_rows, n_experts] */
+    const int32_t *position;        /* [n_rows]; < 0: a pad row, takes no expert */
+    struct routes *routes;
+    int32_t n_rows;
+    bool normalised;                /* weights of a row are divided by their sum (ascending ids) */
+};
+void backend_route(struct lane *lane, const struct op_route *op);
+
+/* out's row `place` = x's row of that place, in the kinds asked for. */
+struct op_gather {
+    const float *x;                 /* [n_rows, out->n_cols] */
+    const struct routes *routes;
+    int32_t n_rows;                 /* of the pass */
+    int kinds;
+    const struct act *out;          /* cap_rows >= n_rows * n_used */
+};
+void backend_gather(struct lane *lane, const struct op_gather *op);
+
+/* out_i[place] = W_i of the place's expert times x[place]. Reads the experts touched, no others. */
+enum { EXPERT_PARTS = 2 };
+struct op_expert_linear {
+    struct { const struct expert_weights *weights; float *out; } part[EXPERT_PARTS];
+    int32_t n_parts;                /* share x */
+    const struct act *x;            /* rows are places */
+    struct routes *routes;
+    int32_t n_rows;                 /* of the pass */
+};
+void backend_expert_linear(struct lane *lane, const struct op_expert_linear *op);
+
+/* out[place] = silu(gate) * up, in the kinds asked for */
+struct op_expert_swiglu {
+    const float *gate, *up;         /* [places, out->n_cols] */
+    const struct routes *routes;
+    int32_t n_rows;
+    int kinds;
+    const struct act *out;
+};
+void backend_expert_swiglu(struct lane *lane, const struct op_expert_swiglu *op);
+
+/* x[row] += sum of a row's experts, ascending: acc = fma(weight, y[place], acc) from +0 */
+struct op_combine {
+    const float *y;                 /* [places, n_cols] */
+    float *x;                       /* [n_rows, n_cols] */
+    const struct routes *routes;
+    int32_t n_rows, n_cols;
+};
+void backend_combine(struct lane *lane, const struct op_combine *op);
 
 /* All layers of page src to page dst. */
 struct op_page_copy { const struct kv_store *store; uint32_t src, dst; };

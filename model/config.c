@@ -10,7 +10,8 @@
 
 enum {
     MAX_LAYERS = 1024, MAX_DIM = 1 << 17, MAX_FFN = 1 << 20, MAX_HEADS = 1024, MAX_GROUP = 128,
-    MAX_HEAD_DIM = 256, HEAD_DIM_STEP = 16, MAX_VOCAB = 1 << 23, MAX_CONTEXT = 1 << 24
+    MAX_HEAD_DIM = 256, HEAD_DIM_STEP = 16, MAX_VOCAB = 1 << 23, MAX_CONTEXT = 1 << 24,
+    MAX_EXPERTS = 1024
 };
 enum need { NEED_NOT, NEED };
 
@@ -27,6 +28,9 @@ static const struct int_field INT_FIELDS[] = {
     { "attention.sliding_window", FIELD(window), { 0, MAX_CONTEXT }, NEED_NOT },
     { "rope.dimension_count", FIELD(rope.dims), { 1, MAX_HEAD_DIM }, NEED_NOT },
     { "rope.scaling.original_context_length", FIELD(rope.original_context), { 1, MAX_CONTEXT }, NEED_NOT },
+    { "expert_count", FIELD(experts.n), { 0, MAX_EXPERTS }, NEED_NOT },
+    { "expert_used_count", FIELD(experts.n_used), { 0, MAX_EXPERTS }, NEED_NOT },
+    { "expert_feed_forward_length", FIELD(experts.ffn_dim), { 0, MAX_FFN }, NEED_NOT },
 };
 
 struct float_field { const char *suffix; size_t offset; };
@@ -113,11 +117,28 @@ static enum status read_scaling(const struct gguf *gguf, struct model_config *co
     return STATUS_OK;
 }
 
+/* Experts: weights add up to 1 unless the file says otherwise; their width is the dense one's where
+ * it is not named. */
+static enum status read_experts(const struct gguf *gguf, struct model_config *config)
+{
+    char key[KEY_CAP];
+    if (config->experts.n == 0) {
+        config->experts.n_used = config->experts.ffn_dim = 0;
+        return STATUS_OK;
+    }
+    config->experts.normalised = true;
+    key_name(config, "expert_weights_norm", key);
+    TRY(gguf_read_bool(gguf, key, &config->experts.normalised));
+    config->experts.ffn_dim = config->experts.ffn_dim > 0 ? config->experts.ffn_dim : config->ffn_dim;
+    return STATUS_OK;
+}
+
 /* Keys whose presence would change the computation in ways this build does not do. */
 static enum status refuse_variants(const struct gguf *gguf, const struct model_config *config)
 {
     static const struct { const char *suffix; int64_t max; } ONLY[] = {
-        { "expert_count", 0 }, { "rope.scale_linear", 1 },
+        { "expert_shared_count", 0 }, { "expert_gating_func", 1 }, /* 1: softmax */
+        { "rope.scale_linear", 1 },
     };
     char key[KEY_CAP];
     for (size_t i = 0; i < sizeof ONLY / sizeof ONLY[0]; i++) {
@@ -135,17 +156,11 @@ static enum status refuse_variants(const struct gguf *gguf, const struct model_c
         return status_fail(STATUS_UNSUPPORTED, "%s: %s: expected %d as for keys, file says %lld",
                            gguf->label, key, config->head_dim, (long long)value_length);
     }
-    int64_t n_files = 0;
-    TRY(gguf_read_int(gguf, "split.count", (struct gguf_range){ 0, UINT16_MAX }, &n_files));
-    if (n_files > 1) {
-        return status_fail(STATUS_UNSUPPORTED,
-                           "%s: one of %lld files that belong together; merge them into one first",
-                           gguf->label, (long long)n_files);
-    }
     return STATUS_OK;
 }
 
-static enum status read_vocab_size(const struct gguf *gguf, struct model_config *config)
+static enum status read_vocab_size(const struct gguf *gguf, const struct model_source *source,
+                                   struct model_config *config)
 {
     char key[KEY_CAP];
     key_name(config, "vocab_size", key);
@@ -153,16 +168,16 @@ static enum status read_vocab_size(const struct gguf *gguf, struct model_config 
     TRY(gguf_read_int(gguf, key, (struct gguf_range){ 1, MAX_VOCAB }, &declared));
     const struct gguf_key *tokens = gguf_find(gguf, "tokenizer.ggml.tokens");
     const uint64_t n_tokens = tokens && tokens->type == GGUF_ARRAY ? tokens->n : 0;
-    if (gguf->n_tensors == 0) {
+    if (source->n_tensors == 0) {
         return status_fail(STATUS_INVALID, "%s: the file holds %s but no weights", gguf->label,
                            n_tokens > 0 ? "a vocabulary" : "keys");
     }
     const char *const name = "token_embd.weight";
-    const int64_t idx = name_index_find(&gguf->tensor_index, name, (uint32_t)strlen(name));
+    const int64_t idx = source_find_tensor(source, name);
     if (idx < 0) {
         return status_fail(STATUS_INVALID, "%s: tensor %s is missing", gguf->label, name);
     }
-    const int64_t rows = gguf->tensors[idx].n_dims > 1 ? gguf->tensors[idx].dims[1] : 1;
+    const int64_t rows = source->tensors[idx].n_dims > 1 ? source->tensors[idx].dims[1] : 1;
     if (rows > MAX_VOCAB || (declared > 0 && declared != rows)) {
         return status_fail(STATUS_INVALID, "%s: %s: expected %lld rows, file says %lld", gguf->label, name,
                            (long long)(declared > 0 ? declared : MAX_VOCAB), (long long)rows);
@@ -217,7 +232,8 @@ static enum status read_architecture(const struct gguf *gguf, struct model_confi
     return STATUS_OK;
 }
 
-enum status config_from_gguf(const struct gguf *gguf, struct model_config *config)
+enum status config_from_gguf(const struct gguf *gguf, const struct model_source *source,
+                             struct model_config *config)
 {
     TRY(read_architecture(gguf, config));
     config->rope.base = 10000.0;
@@ -238,11 +254,11 @@ enum status config_from_gguf(const struct gguf *gguf, struct model_config *confi
         config->rope.original_context > 0 ? config->rope.original_context : config->context_len;
     TRY(read_floats(gguf, config));
     TRY(read_scaling(gguf, config));
+    TRY(read_experts(gguf, config));
     TRY(refuse_variants(gguf, config));
-    TRY(read_vocab_size(gguf, config));
+    TRY(read_vocab_size(gguf, source, config));
     TRY(read_eos(gguf, config));
-    const char *const head = "output.weight";
-    config->tied_head = name_index_find(&gguf->tensor_index, head, (uint32_t)strlen(head)) < 0;
+    config->tied_head = source_find_tensor(source, "output.weight") < 0;
     return config_check(gguf->label, config);
 }
 
@@ -266,9 +282,25 @@ static enum status check_heads(const char *label, const struct model_config *con
     return STATUS_OK;
 }
 
+static enum status check_experts(const char *label, const struct model_config *config)
+{
+    const struct family *family = family_find(config->architecture);
+    if (family && !(family->traits & (config->experts.n > 0 ? TRAIT_EXPERTS : TRAIT_DENSE))) {
+        return status_fail(STATUS_UNSUPPORTED, "%s: %d experts in a model of architecture '%s', which %s", label,
+                           config->experts.n, config->architecture,
+                           config->experts.n > 0 ? "has none" : "has some");
+    }
+    if (config->experts.n > 0 && (config->experts.n_used < 1 || config->experts.n_used > config->experts.n)) {
+        return status_fail(STATUS_INVALID, "%s: expected a row to take 1 to %d experts, file says %d", label,
+                           config->experts.n, config->experts.n_used);
+    }
+    return STATUS_OK;
+}
+
 enum status config_check(const char *label, const struct model_config *config)
 {
     TRY(check_heads(label, config));
+    TRY(check_experts(label, config));
     if (!(config->norm_eps >= 0.0f && config->norm_eps <= 1.0f)) {
         return status_fail(STATUS_INVALID, "%s: expected a norm epsilon from 0 to 1, file says %g", label,
                            (double)config->norm_eps);

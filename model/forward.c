@@ -1,10 +1,12 @@
 /* forward: the transformer, written once over backend operations.
  *
  *     x = embed(token)
- *     each layer:  normed = norm(x)         q, k, v = W normed      rope(q, k); store k, v at slot
+ *     each layer:  normed = norm(x)         q, k, v = W normed (+ bias)
+ *                  (norm q, k) rope(q, k)   store k, v at slot
  *                  attended = attention(q)  x += W_o attended
  *                  normed = norm(x)         gate, up = W normed
  *                  gated = silu(gate) * up  x += W_down gated
+ *           or, with experts, the last two for each row's experts: x += sum of weight * W_down gated
  *     logits = W_head norm(x), of the rows asked for
  *
  * It only submits: the lane runs the operations in this order. Whether an activation is needed as
@@ -63,14 +65,16 @@ static void attention(const struct forward *f, int32_t layer)
     norm(f, vector(f, layer, ROLE_ATTN_NORM),
          kind_of(f, layer, ROLE_Q) | kind_of(f, layer, ROLE_K) | kind_of(f, layer, ROLE_V));
     backend_linear(f->lane, &(struct op_linear){
-        .part = { { .weight = matrix(f, layer, ROLE_Q), .out = b->q },
-                  { .weight = matrix(f, layer, ROLE_K), .out = b->k },
-                  { .weight = matrix(f, layer, ROLE_V), .out = b->v } },
+        .part = { { .weight = matrix(f, layer, ROLE_Q), .out = b->q, .bias = vector(f, layer, ROLE_Q_BIAS) },
+                  { .weight = matrix(f, layer, ROLE_K), .out = b->k, .bias = vector(f, layer, ROLE_K_BIAS) },
+                  { .weight = matrix(f, layer, ROLE_V), .out = b->v, .bias = vector(f, layer, ROLE_V_BIAS) } },
         .n_parts = 3, .x = &b->normed, .n_rows = pass->n_rows });
     backend_rope_store(f->lane, &(struct op_rope_store){
         .q = b->q, .k = b->k, .v = b->v, .cos = f->model->cos, .sin = f->model->sin,
         .position = pass->position, .slot = pass->slot, .store = f->store, .layer = layer,
-        .n_rows = pass->n_rows, .n_heads = config->n_heads, .rope_dims = config->rope.dims });
+        .n_rows = pass->n_rows, .n_heads = config->n_heads, .rope_dims = config->rope.dims,
+        .q_norm = vector(f, layer, ROLE_Q_NORM), .k_norm = vector(f, layer, ROLE_K_NORM),
+        .norm_eps = config->norm_eps });
     backend_attention(f->lane, &(struct op_attention){
         .q = b->q, .out = b->attended.f32, .views = pass->views, .seq_of_row = pass->seq_of_row,
         .position = pass->position, .store = f->store, .layer = layer, .n_rows = pass->n_rows,
@@ -94,6 +98,49 @@ static void feed_forward(const struct forward *f, int32_t layer)
         .gate = b->gate, .up = b->up, .n_rows = f->pass->n_rows,
         .kinds = kind_of(f, layer, ROLE_DOWN), .out = &b->gated });
     add_linear(f, matrix(f, layer, ROLE_DOWN), &b->gated);
+}
+
+static const struct expert_weights *experts(const struct forward *f, int32_t layer, enum tensor_role role)
+{
+    return &model_slot(f->model, layer, role)->experts;
+}
+
+/* The experts' part of a layer: rows to places, the feed-forward layer there, places to rows. */
+static void run_experts(const struct forward *f, int32_t layer)
+{
+    struct pass_buffers *b = f->buffers;
+    const int32_t n_rows = f->pass->n_rows;
+    const struct expert_weights *gate = experts(f, layer, ROLE_EXPERT_GATE);
+    const struct expert_weights *up = experts(f, layer, ROLE_EXPERT_UP);
+    const struct expert_weights *down = experts(f, layer, ROLE_EXPERT_DOWN);
+    backend_gather(f->lane, &(struct op_gather){
+        .x = b->normed.f32, .routes = &b->routes, .n_rows = n_rows, .out = &b->gathered,
+        .kinds = backend_act_kind(gate->first.type) | backend_act_kind(up->first.type) });
+    backend_expert_linear(f->lane, &(struct op_expert_linear){
+        .part = { { .weights = gate, .out = b->gate }, { .weights = up, .out = b->up } },
+        .n_parts = 2, .x = &b->gathered, .routes = &b->routes, .n_rows = n_rows });
+    backend_expert_swiglu(f->lane, &(struct op_expert_swiglu){
+        .gate = b->gate, .up = b->up, .routes = &b->routes, .n_rows = n_rows,
+        .kinds = backend_act_kind(down->first.type), .out = &b->gated });
+    backend_expert_linear(f->lane, &(struct op_expert_linear){
+        .part = { { .weights = down, .out = b->mixed } },
+        .n_parts = 1, .x = &b->gated, .routes = &b->routes, .n_rows = n_rows });
+    backend_combine(f->lane, &(struct op_combine){
+        .y = b->mixed, .x = b->x, .routes = &b->routes, .n_rows = n_rows,
+        .n_cols = f->model->config.dim });
+}
+
+static void mixture(const struct forward *f, int32_t layer)
+{
+    struct pass_buffers *b = f->buffers;
+    norm(f, vector(f, layer, ROLE_FFN_NORM), ACT_F32 | kind_of(f, layer, ROLE_ROUTER));
+    backend_linear(f->lane, &(struct op_linear){
+        .part = { { .weight = matrix(f, layer, ROLE_ROUTER), .out = b->router } },
+        .n_parts = 1, .x = &b->normed, .n_rows = f->pass->n_rows });
+    backend_route(f->lane, &(struct op_route){
+        .logits = b->router, .position = f->pass->position, .routes = &b->routes,
+        .n_rows = f->pass->n_rows, .normalised = f->model->config.experts.normalised });
+    run_experts(f, layer);
 }
 
 static void head(const struct forward *f)
@@ -172,9 +219,14 @@ uint64_t model_forward(const struct model *model, struct lane *lane, const struc
     for (int32_t layer = 0; layer < model->config.n_layers; layer++) {
         tap(&f, layer);
         attention(&f, layer);
-        feed_forward(&f, layer);
+        if (model->config.experts.n > 0) {
+            mixture(&f, layer);
+        } else {
+            feed_forward(&f, layer);
+        }
     }
     tap(&f, model->config.n_layers);
     head(&f);
+    buffers->shared_bytes += model->shared_bytes + (pass->n_logits > 0 ? model->head_bytes : 0);
     return lane_submit(lane, end_of_pass_fn, NULL, 0, 1);
 }

@@ -1,25 +1,18 @@
-/* gguf_source: a GGUF file (or its bytes in memory) as a source.
- *
- * The header is read through a mapping, so that vocabularies need no copy of their text. Tensor rows
- * are read with pread: a file that is cut or on a failing disk while we read gives a sentence, not a
- * signal, and its pages never count as ours.
- */
-#include <errno.h>
-#include <fcntl.h>
+/* gguf_source: a GGUF file, the files of a split one, or the bytes of a file, as a source. Keys and
+ * vocabulary are those of the first file; tensors are those of all. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "model/config.h"
+#include "model/gguf_file.h"
 
 struct gguf_source {
     struct model_source base;
-    struct gguf gguf;
-    int fd;                    /* -1: bytes in memory */
-    void *mapping;             /* of the whole file, or NULL */
+    struct gguf_file *files;   /* [n_files] */
+    int32_t n_files;
+    struct gguf_split split;
+    struct place { int32_t file; uint64_t begin; } *places; /* [n_tensors] */
     struct model_text *tokens; /* [n_tokens] and the arrays below, owned */
     struct model_text *merges; /* [n_merges] */
     float *scores;
@@ -75,7 +68,7 @@ static enum status read_merges(struct gguf_source *self)
 {
     enum { MAX_MERGES = 1 << 24 };
     static const char name[] = "tokenizer.ggml.merges";
-    const struct gguf_key *key = gguf_find(&self->gguf, name);
+    const struct gguf_key *key = gguf_find(self->base.gguf, name);
     if (!key) {
         return STATUS_OK;
     }
@@ -83,9 +76,9 @@ static enum status read_merges(struct gguf_source *self)
         char found[64];
         gguf_type_text(key, found, sizeof found);
         return status_fail(STATUS_INVALID, "%s: %s: expected at most %d strings, file has %s",
-                           self->gguf.label, name, MAX_MERGES, found);
+                           self->base.label, name, MAX_MERGES, found);
     }
-    TRY(read_texts(&self->gguf, key, "merge", &self->merges));
+    TRY(read_texts(self->base.gguf, key, "merge", &self->merges));
     self->base.vocab.merges = self->merges;
     self->base.vocab.n_merges = (int32_t)key->n;
     return STATUS_OK;
@@ -137,7 +130,7 @@ static enum status read_ids(const struct gguf *gguf, struct model_vocab *vocab)
 
 static enum status read_vocab(struct gguf_source *self)
 {
-    const struct gguf *gguf = &self->gguf;
+    const struct gguf *gguf = self->base.gguf;
     const struct gguf_key *tokens = gguf_find(gguf, "tokenizer.ggml.tokens"), *scores, *classes;
     if (!tokens) {
         return STATUS_OK;
@@ -182,42 +175,22 @@ static void gguf_source_close(struct model_source *source)
     mem_free(self->scores);
     mem_free(self->merges);
     mem_free(self->tokens);
-    gguf_deinit(&self->gguf);
-    if (self->mapping) {
-        munmap(self->mapping, self->gguf.n_bytes);
+    mem_free(self->places);
+    mem_free(source->tensors);
+    for (int32_t i = 0; i < self->n_files; i++) {
+        gguf_file_close(&self->files[i]);
     }
-    if (self->fd >= 0) {
-        close(self->fd);
-    }
+    mem_free(self->files);
 }
 
 static enum status gguf_source_read(struct model_source *source, int64_t tensor_idx, int64_t first_row,
                                     int64_t n_rows, void *out)
 {
     const struct gguf_source *self = (const struct gguf_source *)source;
-    const struct model_tensor_info *info = &source->tensors[tensor_idx];
-    const uint64_t row_bytes = source_row_bytes(info);
-    uint64_t at = self->gguf.tensor_begin[tensor_idx] + (uint64_t)first_row * row_bytes;
-    uint64_t left = (uint64_t)n_rows * row_bytes;
-    if (self->fd < 0) {
-        memcpy(out, self->gguf.bytes + at, left);
-        return STATUS_OK;
-    }
-    unsigned char *to = out;
-    while (left > 0) {
-        const ssize_t got = pread(self->fd, to, left, (off_t)at);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got <= 0) {
-            return status_fail(STATUS_IO, "%s: cannot read %s at byte %" PRIu64 ": %s", source->label,
-                               info->name, at, got == 0 ? "the file has become shorter" : strerror(errno));
-        }
-        to += got;
-        at += (uint64_t)got;
-        left -= (uint64_t)got;
-    }
-    return STATUS_OK;
+    const struct place *place = &self->places[tensor_idx];
+    const uint64_t row_bytes = source_row_bytes(&source->tensors[tensor_idx]);
+    return gguf_file_read(&self->files[place->file], source->tensors[tensor_idx].name,
+                          place->begin + (uint64_t)first_row * row_bytes, (uint64_t)n_rows * row_bytes, out);
 }
 
 static void gguf_source_describe(const struct model_source *source,
@@ -225,24 +198,25 @@ static void gguf_source_describe(const struct model_source *source,
 {
     const struct gguf_source *self = (const struct gguf_source *)source;
     char name[256], value[256];
-    snprintf(value, sizeof value, "GGUF v%u, %u keys, %u tensors", self->gguf.version, self->gguf.n_keys,
-             self->gguf.n_tensors);
+    const int n = snprintf(value, sizeof value, "GGUF v%u, %u keys, %lld tensors", source->gguf->version,
+                           source->gguf->n_keys, (long long)source->n_tensors);
+    if (self->n_files > 1) {
+        snprintf(value + n, sizeof value - (size_t)n, " in %d files", self->n_files);
+    }
     line(user, "format", value);
-    for (uint32_t i = 0; i < self->gguf.n_keys; i++) {
-        const struct gguf_key *key = &self->gguf.keys[i];
+    for (uint32_t i = 0; i < source->gguf->n_keys; i++) {
+        const struct gguf_key *key = &source->gguf->keys[i];
         gguf_copy_text((struct model_text){ key->name, key->name_len }, name, sizeof name);
         gguf_value_text(key, value, sizeof value);
         line(user, name, value);
     }
 }
 
-/* A small file may stay in the system's cache, so that the next start finds it there; one that takes
- * more than half of what is free would push out everything else. */
 static void gguf_source_consumed(struct model_source *source)
 {
     const struct gguf_source *self = (const struct gguf_source *)source;
-    if (self->fd >= 0 && self->gguf.n_bytes > mem_available_bytes() / 2) {
-        posix_fadvise(self->fd, 0, 0, POSIX_FADV_DONTNEED);
+    for (int32_t i = 0; i < self->n_files; i++) {
+        file_consumed(self->files[i].fd, source->total_bytes);
     }
 }
 
@@ -253,72 +227,119 @@ static const struct source_kind GGUF_SOURCE = {
     .consumed = gguf_source_consumed,
 };
 
+/* ---- open ---- */
+
 static enum status check_runnable(struct gguf_source *self)
 {
     struct model_config *config = &self->base.config;
-    TRY(config_from_gguf(&self->gguf, config));
+    if (self->split.count > self->n_files) {
+        return status_fail(STATUS_UNSUPPORTED,
+                           "%s: one of %d files that belong together; only by its path can it find the others",
+                           self->base.label, self->split.count);
+    }
+    TRY(config_from_gguf(self->base.gguf, &self->base, config));
     return family_check(&self->base, family_find(config->architecture));
 }
 
-static enum status finish_open(struct gguf_source *self, const void *bytes, uint64_t n_bytes)
+/* The tables of all files in one. */
+static enum status join_tensors(struct gguf_source *self)
 {
-    memcpy(self->gguf.label, self->base.label, sizeof self->gguf.label);
-    TRY(gguf_parse(&self->gguf, bytes, n_bytes));
-    self->base.gguf = &self->gguf;
-    self->base.tensors = self->gguf.tensors;
-    self->base.n_tensors = self->gguf.n_tensors;
-    self->base.total_bytes = n_bytes;
-    TRY(source_index_tensors(&self->base));
+    struct model_source *base = &self->base;
+    size_t n = 0;
+    for (int32_t f = 0; f < self->n_files; f++) {
+        n += self->files[f].gguf.n_tensors;
+    }
+    base->tensors = mem_alloc(n, sizeof *base->tensors);
+    self->places = mem_alloc(n, sizeof *self->places);
+    if (!base->tensors || !self->places) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for a table of %zu tensors", n);
+    }
+    for (int32_t f = 0; f < self->n_files; f++) {
+        const struct gguf *gguf = &self->files[f].gguf;
+        base->total_bytes += gguf->n_bytes;
+        for (uint32_t i = 0; i < gguf->n_tensors; i++) {
+            base->tensors[base->n_tensors] = gguf->tensors[i];
+            self->places[base->n_tensors++] = (struct place){ f, gguf->tensor_begin[i] };
+        }
+    }
+    if (self->n_files > 1 && self->split.n_tensors >= 0 && self->split.n_tensors != base->n_tensors) {
+        return status_fail(STATUS_INVALID, "%s: split.tensors.count: the %d files hold %lld tensors, the key says %lld",
+                           base->label, self->n_files, (long long)base->n_tensors,
+                           (long long)self->split.n_tensors);
+    }
+    return source_index_tensors(base);
+}
+
+static enum status finish_open(struct gguf_source *self)
+{
+    self->base.gguf = &self->files[0].gguf;
+    TRY(join_tensors(self));
     TRY(read_vocab(self));
     return source_keep_check(&self->base, check_runnable(self));
+}
+
+static enum status open_part(struct gguf_source *self, const char *first_path, int32_t no)
+{
+    char path[4096];
+    struct gguf_split split;
+    TRY(gguf_split_path(first_path, &self->split, no, path, sizeof path));
+    TRY(gguf_file_open(path, &self->files[self->n_files++]));
+    TRY(gguf_split_read(&self->files[no].gguf, &split));
+    if (split.no != no || split.count != self->split.count) {
+        return status_fail(STATUS_INVALID, "%s: expected part %d of %d, file says part %d of %d",
+                           self->files[no].gguf.label, no + 1, self->split.count, split.no + 1, split.count);
+    }
+    return STATUS_OK;
+}
+
+/* The first file is open: the others, if it is one of several. */
+static enum status open_parts(struct gguf_source *self, const char *path)
+{
+    if (self->split.count == 1) {
+        return STATUS_OK;
+    }
+    if (self->split.no != 0) {
+        return status_fail(STATUS_UNSUPPORTED, "%s is part %d of %d; open the first part, which names the rest",
+                           self->base.label, self->split.no + 1, self->split.count);
+    }
+    struct gguf_file *files = mem_realloc(self->files, (size_t)self->split.count, sizeof *files);
+    if (!files) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for a table of %d files", self->split.count);
+    }
+    self->files = files;
+    for (int32_t no = 1; no < self->split.count; no++) {
+        TRY(open_part(self, path, no));
+    }
+    return STATUS_OK;
 }
 
 static enum status gguf_source_create(const char *label, struct gguf_source **out)
 {
     struct gguf_source *self = mem_alloc(1, sizeof *self);
+    struct gguf_file *files = mem_alloc(1, sizeof *files);
     *out = self;
-    if (!self) {
+    if (!self || !files) {
+        mem_free(files);
+        mem_free(self);
         return status_fail(STATUS_NO_MEMORY, "no memory for a model file's tables");
     }
     self->base.kind = &GGUF_SOURCE;
-    self->fd = -1;
+    self->files = files;
     gguf_copy_text((struct model_text){ label, (uint32_t)strlen(label) }, self->base.label,
                    sizeof self->base.label);
-    return STATUS_OK;
-}
-
-static enum status map_file(struct gguf_source *self, const char *path, uint64_t *n_bytes)
-{
-    struct stat info;
-    self->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (self->fd < 0 || fstat(self->fd, &info) != 0) {
-        return status_fail(STATUS_IO, "cannot open model file %s: %s", path, strerror(errno));
-    }
-    if (!S_ISREG(info.st_mode)) {
-        return status_fail(STATUS_UNSUPPORTED, "%s is %s; expected a GGUF file", path,
-                           S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
-    }
-    if (info.st_size == 0) {
-        return status_fail(STATUS_INVALID, "%s is empty; expected a GGUF file", path);
-    }
-    *n_bytes = (uint64_t)info.st_size;
-    void *mapping = mmap(NULL, *n_bytes, PROT_READ, MAP_PRIVATE, self->fd, 0);
-    if (mapping == MAP_FAILED) {
-        return status_fail(STATUS_IO, "cannot map model file %s: %s", path, strerror(errno));
-    }
-    self->mapping = mapping;
-    self->gguf.n_bytes = *n_bytes; /* for munmap, whatever parsing says */
     return STATUS_OK;
 }
 
 enum status gguf_source_open(const char *path, struct model_source **out)
 {
     struct gguf_source *self;
-    uint64_t n_bytes = 0;
     enum status status;
     TRY(gguf_source_create(path, &self));
-    TRY_GOTO(map_file(self, path, &n_bytes), fail);
-    TRY_GOTO(finish_open(self, self->mapping, n_bytes), fail);
+    self->n_files = 1;
+    TRY_GOTO(gguf_file_open(path, &self->files[0]), fail);
+    TRY_GOTO(gguf_split_read(&self->files[0].gguf, &self->split), fail);
+    TRY_GOTO(open_parts(self, path), fail);
+    TRY_GOTO(finish_open(self), fail);
     *out = &self->base;
     return STATUS_OK;
 fail:
@@ -331,7 +352,10 @@ enum status gguf_source_open_bytes(const void *bytes, size_t n_bytes, struct mod
     struct gguf_source *self;
     enum status status;
     TRY(gguf_source_create("model bytes", &self));
-    TRY_GOTO(finish_open(self, bytes, n_bytes), fail);
+    self->n_files = 1;
+    TRY_GOTO(gguf_file_open_bytes(self->base.label, bytes, n_bytes, &self->files[0]), fail);
+    TRY_GOTO(gguf_split_read(&self->files[0].gguf, &self->split), fail);
+    TRY_GOTO(finish_open(self), fail);
     *out = &self->base;
     return STATUS_OK;
 fail:

@@ -29,6 +29,7 @@ struct load_tensor {
     struct tensor_slot *slot;
     int64_t row_bytes;
     int32_t chunk_rows, first_chunk;
+    int32_t chunks_each;            /* of one of the stacked matrices */
 };
 
 struct loader {
@@ -62,7 +63,8 @@ static size_t tensor_bytes(const struct family_binding *binding)
     if (binding->tensor->flags & FAMILY_VECTOR) {
         return align_up((size_t)binding->n_in * sizeof(float));
     }
-    return backend_weight_bytes(binding->type, binding->n_out, binding->n_in);
+    return backend_weight_bytes(binding->type, binding->n_out, binding->n_in) *
+           (size_t)binding->n_stacked;
 }
 
 /* Whole tiles, and whole heads where rows may have to move within a head. */
@@ -75,8 +77,23 @@ static int32_t chunk_rows(const struct loader *loader, const struct load_tensor 
     return (int32_t)(rows < tensor->binding.n_out ? rows : tensor->binding.n_out);
 }
 
-static void plan_tensor(struct loader *loader, const struct family_binding *binding)
+/* Which passes read a tensor: all, those with logits, those that touch its experts. */
+static void count_bytes(struct model *model, enum tensor_role role, uint64_t bytes)
 {
+    if (role == ROLE_ROPE_FACTORS || (role == ROLE_EMBED && !model->config.tied_head)) {
+        return;
+    }
+    model->weight_bytes += bytes;
+    if (role == ROLE_HEAD || role == ROLE_EMBED) {
+        model->head_bytes += bytes;
+    } else if (role != ROLE_EXPERT_GATE && role != ROLE_EXPERT_UP && role != ROLE_EXPERT_DOWN) {
+        model->shared_bytes += bytes;
+    }
+}
+
+static enum status plan_tensor(struct loader *loader, const struct family_binding *binding)
+{
+    enum { MAX_CHUNKS = 1 << 30 };
     struct load_tensor *tensor = &loader->tensors[loader->n_tensors++];
     tensor->binding = *binding;
     tensor->slot = model_slot(loader->model, binding->layer, binding->tensor->role);
@@ -84,14 +101,19 @@ static void plan_tensor(struct loader *loader, const struct family_binding *bind
     tensor->row_bytes = (int64_t)source_row_bytes(info);
     tensor->chunk_rows = chunk_rows(loader, tensor);
     tensor->first_chunk = loader->n_chunks;
-    loader->n_chunks += (int32_t)((binding->n_out + tensor->chunk_rows - 1) / tensor->chunk_rows);
+    tensor->chunks_each = (int32_t)((binding->n_out + tensor->chunk_rows - 1) / tensor->chunk_rows);
+    const int64_t n_chunks = (int64_t)tensor->chunks_each * binding->n_stacked;
     const size_t bytes = (size_t)(tensor->chunk_rows * tensor->row_bytes);
     loader->chunk_bytes = bytes > loader->chunk_bytes ? bytes : loader->chunk_bytes;
     loader->total_bytes += info->bytes;
-    const enum tensor_role role = binding->tensor->role;
-    if (role != ROLE_ROPE_FACTORS && (role != ROLE_EMBED || loader->model->config.tied_head)) {
-        loader->model->weight_bytes += info->bytes;
+    loader->model->memory_bytes += tensor_bytes(binding);
+    count_bytes(loader->model, binding->tensor->role, info->bytes);
+    if (loader->model->memory_bytes > SIZE_MAX / 4 || loader->n_chunks + n_chunks > MAX_CHUNKS) {
+        return status_fail(STATUS_NO_MEMORY, "%s: the weights do not fit into an address space",
+                           loader->source->label);
     }
+    loader->n_chunks += (int32_t)n_chunks;
+    return STATUS_OK;
 }
 
 static enum status plan(struct loader *loader)
@@ -109,12 +131,7 @@ static enum status plan(struct loader *loader)
         if (binding.tensor_idx < 0) {
             continue;
         }
-        plan_tensor(loader, &binding);
-        model->memory_bytes += tensor_bytes(&binding);
-        if (model->memory_bytes > SIZE_MAX / 4) {
-            return status_fail(STATUS_NO_MEMORY, "%s: the weights do not fit into an address space",
-                               loader->source->label);
-        }
+        TRY(plan_tensor(loader, &binding));
     }
     model->memory_bytes +=
         2 * align_up((size_t)model->context * (size_t)(model->config.rope.dims / 2) * sizeof(float));
@@ -151,14 +168,18 @@ static void place_tensors(struct loader *loader)
     unsigned char *at = model->memory;
     for (int32_t i = 0; i < loader->n_tensors; i++) {
         const struct load_tensor *tensor = &loader->tensors[i];
-        if (tensor->binding.tensor->flags & FAMILY_VECTOR) {
+        const struct family_binding *binding = &tensor->binding;
+        const struct weight first = { .type = binding->type, .n_out = (int32_t)binding->n_out,
+                                      .n_in = (int32_t)binding->n_in, .data = at };
+        if (binding->tensor->flags & FAMILY_VECTOR) {
             tensor->slot->vector = (float *)(void *)at;
+        } else if (binding->tensor->flags & FAMILY_STACKED) {
+            tensor->slot->experts = (struct expert_weights){
+                first, tensor_bytes(binding) / (size_t)binding->n_stacked };
         } else {
-            tensor->slot->matrix = (struct weight){ .type = tensor->binding.type,
-                                                    .n_out = (int32_t)tensor->binding.n_out,
-                                                    .n_in = (int32_t)tensor->binding.n_in, .data = at };
+            tensor->slot->matrix = first;
         }
-        at += tensor_bytes(&tensor->binding);
+        at += tensor_bytes(binding);
     }
     model->cos = (float *)(void *)at;
     model->sin = (float *)(void *)(at + (size_t)(model->memory + model->memory_bytes - at) / 2);
@@ -196,24 +217,59 @@ static void put_rows_back(const struct loader *loader, const struct load_tensor 
     }
 }
 
+/* The matrix that a chunk is of. */
+static struct weight weight_of_chunk(const struct load_tensor *tensor, int32_t stacked)
+{
+    struct weight weight = tensor->slot->matrix;
+    if (tensor->binding.tensor->flags & FAMILY_STACKED) {
+        weight = tensor->slot->experts.first;
+        weight.data += (size_t)stacked * tensor->slot->experts.stride_bytes;
+    }
+    return weight;
+}
+
+static enum status refuse_values(const struct loader *loader, const struct load_tensor *tensor,
+                                 const unsigned char *rows, int64_t first_row)
+{
+    int64_t row = 0;
+    char shown[SOURCE_NAME_CAP];
+    while (tensor_row_is_finite(tensor->binding.type, rows + row * tensor->row_bytes,
+                                tensor->binding.n_in)) {
+        row++;
+    }
+    source_shown_name(loader->source, loader->source->tensors[tensor->binding.tensor_idx].name, shown);
+    return status_fail(STATUS_INVALID, "%s: %s: row %lld holds a NaN or infinity where weights should be",
+                       loader->source->label, shown, (long long)(first_row + row));
+}
+
 static enum status load_chunk(struct loader *loader, int32_t chunk, unsigned char *staging)
 {
     const struct load_tensor *tensor = tensor_of_chunk(loader, chunk);
-    const int32_t first = (chunk - tensor->first_chunk) * tensor->chunk_rows;
+    const int32_t stacked = (chunk - tensor->first_chunk) / tensor->chunks_each;
+    const int32_t first = (chunk - tensor->first_chunk) % tensor->chunks_each * tensor->chunk_rows;
     const int32_t left = (int32_t)tensor->binding.n_out - first;
     const int32_t n_rows = left < tensor->chunk_rows ? left : tensor->chunk_rows;
+    const int64_t n_elems = (int64_t)n_rows * tensor->binding.n_in;
+    const int64_t source_row = (int64_t)stacked * tensor->binding.n_out + first;
     unsigned char *rows = staging;
-    TRY(model_source_read(loader->source, tensor->binding.tensor_idx, first, n_rows, rows));
+    TRY(model_source_read(loader->source, tensor->binding.tensor_idx, source_row, n_rows, rows));
+    if (!tensor_row_is_finite(tensor->binding.type, rows, n_elems)) {
+        return refuse_values(loader, tensor, rows, source_row);
+    }
     if (is_rotated(loader, tensor)) {
         put_rows_back(loader, tensor, n_rows, staging, staging + loader->chunk_bytes);
         rows = staging + loader->chunk_bytes;
     }
-    loader->chunk_digests[chunk] = digest_bytes(rows, (size_t)(n_rows * tensor->row_bytes));
     if (tensor->slot->vector) {
         tensor_row_to_f32(tensor->binding.type, rows, tensor->binding.n_in, tensor->slot->vector);
-    } else {
-        backend_weight_fill(&tensor->slot->matrix, first, n_rows, rows, (size_t)tensor->row_bytes);
+        /* as floats: files that keep a vector in different types hold the same model */
+        loader->chunk_digests[chunk] =
+            digest_bytes(tensor->slot->vector, (size_t)tensor->binding.n_in * sizeof(float));
+        return STATUS_OK;
     }
+    const struct weight weight = weight_of_chunk(tensor, stacked);
+    loader->chunk_digests[chunk] = digest_bytes(rows, (size_t)(n_rows * tensor->row_bytes));
+    backend_weight_fill(&weight, first, n_rows, rows, (size_t)tensor->row_bytes);
     return STATUS_OK;
 }
 
@@ -307,13 +363,20 @@ static void digest_config(struct digest *digest, const struct model_config *conf
     digest_update(digest, &config->norm_eps, sizeof config->norm_eps);
     digest_update(digest, &magnitude, sizeof magnitude);
     digest_update(digest, frequency, (size_t)(config->rope.dims / 2) * sizeof *frequency);
+    if (config->experts.n > 0) {
+        const int64_t experts[] = { config->experts.n, config->experts.n_used, config->experts.ffn_dim,
+                                    config->experts.normalised ? 1 : 0 };
+        digest_update(digest, experts, sizeof experts);
+    }
 }
 
 static void digest_weights(struct digest *digest, const struct loader *loader)
 {
     for (int32_t i = 0; i < loader->n_tensors; i++) {
         const struct family_binding *binding = &loader->tensors[i].binding;
-        const int64_t numbers[] = { (int64_t)binding->tensor->role, binding->layer, (int64_t)binding->type };
+        const bool vector = (binding->tensor->flags & FAMILY_VECTOR) != 0;
+        const int64_t numbers[] = { (int64_t)binding->tensor->role, binding->layer,
+                                    vector ? (int64_t)TENSOR_F32 : (int64_t)binding->type };
         digest_update(digest, numbers, sizeof numbers);
     }
     digest_update(digest, loader->chunk_digests,
@@ -357,6 +420,7 @@ static enum status lock_memory(const struct model *model)
 static enum status load_all(struct loader *loader)
 {
     TRY(plan(loader));
+    requantize_say(loader->source, loader->model->memory_bytes);
     TRY(take_memory(loader));
     place_tensors(loader);
     TRY(fill(loader));
@@ -367,11 +431,9 @@ static enum status load_all(struct loader *loader)
     return loader->options->mlock ? lock_memory(loader->model) : STATUS_OK;
 }
 
-enum status model_load(struct model_source *source, struct lane *lane,
-                       const struct model_load_options *options, struct model **out)
+static enum status load_native(struct model_source *source, struct lane *lane,
+                               const struct model_load_options *options, struct model **out)
 {
-    *out = NULL;
-    TRY(model_source_check(source));
     const struct model_config *config = &source->config;
     struct model *model = mem_alloc(1, sizeof *model);
     struct model_block *blocks = mem_alloc((size_t)config->n_layers + 1, sizeof *blocks);
@@ -403,6 +465,18 @@ enum status model_load(struct model_source *source, struct lane *lane,
     }
     *out = model;
     return STATUS_OK;
+}
+
+enum status model_load(struct model_source *source, struct lane *lane,
+                       const struct model_load_options *options, struct model **out)
+{
+    struct model_source *native;
+    *out = NULL;
+    TRY(model_source_check(source));
+    TRY(requantize_to_native(source, &native));
+    const enum status status = load_native(native ? native : source, lane, options, out);
+    model_source_close(native);
+    return status;
 }
 
 void model_destroy(struct model *model)

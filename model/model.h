@@ -19,7 +19,7 @@ enum rope_scaling { ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_LLAMA3,
 
 struct model_config {
     char name[MODEL_NAME_CAP];
-    char architecture[MODEL_NAME_CAP]; /* "llama" */
+    char architecture[MODEL_NAME_CAP]; /* as GGUF files name it: "llama", "qwen3moe" */
     int32_t n_layers, dim, ffn_dim, n_heads, n_kv_heads, head_dim, n_vocab, context_len;
     float norm_eps;
     int32_t window;                    /* sliding window, 0 = none */
@@ -30,6 +30,11 @@ struct model_config {
         double factor, low_freq_factor, high_freq_factor, attention_factor, beta_fast, beta_slow;
         int32_t original_context;
     } rope;
+    struct {
+        int32_t n, n_used;             /* experts, and how many a row takes; n = 0: a dense model */
+        int32_t ffn_dim;               /* of one expert */
+        bool normalised;               /* weights of a row add up to 1 */
+    } experts;
     bool tied_head;
     bool permuted_qk;                  /* rows as llama GGUFs hold them; put back at load */
     int32_t eos_ids[MODEL_MAX_EOS];
@@ -121,13 +126,14 @@ struct model_load_options {
     void (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_user;
 };
-/* Repacks in parallel on `lane`. File pages are dropped as they are consumed: weights exist once. */
+/* Repacks in parallel on `lane`; types we read but do not compute with become Q8_0, and a line says so.
+ * Weights that are not finite numbers are refused. File pages are dropped as they are consumed: weights exist once. */
 enum status model_load(struct model_source *source, struct lane *lane,
                        const struct model_load_options *options, struct model **out);
 void model_destroy(struct model *model);
 const struct model_config *model_get_config(const struct model *model);
 uint64_t model_digest(const struct model *model);         /* of config and weight bytes */
-uint64_t model_weight_bytes(const struct model *model);   /* file format, a pass reads them all (head included) */
+uint64_t model_weight_bytes(const struct model *model);   /* file format, head included; a pass reads them all but experts it does not touch */
 uint64_t model_resident_bytes(const struct model *model);
 
 /* ---- pass ---- */
@@ -155,5 +161,8 @@ struct pass {
 uint64_t model_forward(const struct model *model, struct lane *lane, const struct kv_store *store,
                        const struct pass *pass, struct pass_buffers *buffers);
 const float *pass_buffers_logits(const struct pass_buffers *buffers); /* [cap_logits, n_vocab] */
+/* Weight bytes (file format) that completed passes have read since creation: what all passes share, and
+ * of experts those that were touched, counted where they are read. */
+uint64_t pass_buffers_bytes_read(const struct pass_buffers *buffers);
 
 #endif

@@ -9,6 +9,7 @@
 struct name_entry { const char *bytes; uint32_t len, idx; };
 struct name_index {
     struct name_entry *slots; /* [cap] open addressing; bytes == NULL: empty */
+    uint64_t seed;            /* of the hash, so that a file cannot choose names that collide */
     uint32_t cap, n;
 };
 

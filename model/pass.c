@@ -27,6 +27,23 @@ static void cut_act(struct cutter *cutter, int32_t n_cols, int32_t cap_rows, str
     }
 }
 
+static void place_experts(struct pass_buffers *buffers, const struct model_config *config,
+                          struct cutter *cutter)
+{
+    const int32_t rows = buffers->cap_rows, n = config->experts.n, n_used = config->experts.n_used;
+    const int32_t places = rows * n_used; /* pass_buffers_create checks that it fits */
+    void *memory = cut(cutter, backend_routes_bytes(n, n_used, rows));
+    if (memory) {
+        backend_routes_init(&buffers->routes, n, n_used, rows, memory);
+    }
+    buffers->router = cut_rows(cutter, rows, n);
+    cut_act(cutter, config->dim, places, &buffers->gathered);
+    buffers->gate = cut_rows(cutter, places, config->experts.ffn_dim);
+    buffers->up = cut_rows(cutter, places, config->experts.ffn_dim);
+    cut_act(cutter, config->experts.ffn_dim, places, &buffers->gated);
+    buffers->mixed = cut_rows(cutter, places, config->dim);
+}
+
 static size_t place(struct pass_buffers *buffers, const struct model_config *config, unsigned char *memory)
 {
     struct cutter cutter = { .at = memory };
@@ -39,9 +56,13 @@ static size_t place(struct pass_buffers *buffers, const struct model_config *con
     buffers->k = cut_rows(&cutter, rows, kv_dim);
     buffers->v = cut_rows(&cutter, rows, kv_dim);
     cut_act(&cutter, q_dim, rows, &buffers->attended);
-    buffers->gate = cut_rows(&cutter, rows, config->ffn_dim);
-    buffers->up = cut_rows(&cutter, rows, config->ffn_dim);
-    cut_act(&cutter, config->ffn_dim, rows, &buffers->gated);
+    if (config->experts.n > 0) {
+        place_experts(buffers, config, &cutter);
+    } else {
+        buffers->gate = cut_rows(&cutter, rows, config->ffn_dim);
+        buffers->up = cut_rows(&cutter, rows, config->ffn_dim);
+        cut_act(&cutter, config->ffn_dim, rows, &buffers->gated);
+    }
     cut_act(&cutter, config->dim, buffers->cap_logits, &buffers->last);
     buffers->logits = cut_rows(&cutter, buffers->cap_logits, config->n_vocab);
     return cutter.bytes;
@@ -51,6 +72,7 @@ enum status pass_buffers_create(const struct model *model, int32_t cap_rows, int
                                 struct pass_buffers **out)
 {
     ASSERT(cap_rows >= 1 && cap_logits >= 1);
+    ASSERT(cap_rows <= INT32_MAX / (model->config.experts.n_used + 1));
     *out = NULL;
     struct pass_buffers *buffers = mem_alloc(1, sizeof *buffers);
     if (!buffers) {
@@ -82,3 +104,7 @@ void pass_buffers_destroy(struct pass_buffers *buffers)
 
 uint64_t pass_buffers_bytes(const struct pass_buffers *buffers) { return buffers->memory_bytes; }
 const float *pass_buffers_logits(const struct pass_buffers *buffers) { return buffers->logits; }
+uint64_t pass_buffers_bytes_read(const struct pass_buffers *buffers)
+{
+    return buffers->shared_bytes + buffers->routes.bytes_read;
+}

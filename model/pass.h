@@ -18,6 +18,12 @@ struct pass_buffers {
     struct act gated;         /* [cap_rows, ffn_dim] what down reads */
     struct act last;          /* [cap_logits, dim] what the head reads */
     float *logits;            /* [cap_logits, n_vocab] */
+    /* mixtures of experts; rows of gate, up and gated are places then */
+    struct routes routes;
+    float *router;            /* [cap_rows, n_experts] */
+    struct act gathered;      /* [cap_rows * n_used, dim] what experts read */
+    float *mixed;             /* [cap_rows * n_used, dim] what they give */
+    uint64_t shared_bytes;    /* of weights read since creation, without experts */
 };
 
 #endif

@@ -13,13 +13,14 @@
 
 #include "model/source.h"
 
-enum { CHUNK_ELEMS = 1 << 15, TYPE_LIST_CAP = 96 };
+enum { CHUNK_ELEMS = 1 << 15, TYPE_LIST_CAP = 96, NATIVE = -1 };
 
 struct chunk_sum { double error_squares, squares, largest; };
 
 struct requantize_source {
     struct model_source base;
     struct model_source *inner;
+    int keeps_inner;                         /* open when this one closes: it is the caller's */
     struct model_requantize_report *reports; /* [n_tensors] */
     struct lane *lane;                       /* NULL: none */
     int (*stop)(void *user);
@@ -248,7 +249,9 @@ static void requantize_close(struct model_source *source)
     mem_free(self->sums);
     mem_free(self->reports);
     mem_free(source->tensors);
-    model_source_close(self->inner);
+    if (!self->keeps_inner) {
+        model_source_close(self->inner);
+    }
 }
 
 static void requantize_describe(const struct model_source *source,
@@ -272,12 +275,14 @@ static const struct source_kind REQUANTIZE_SOURCE = {
 
 /* ---- the door ---- */
 
-static void plan_tensor(struct requantize_source *self, int64_t idx, uint32_t wanted)
+static void plan_tensor(struct requantize_source *self, int64_t idx, int wanted_or_native)
 {
     const struct model_tensor_info *old = &self->inner->tensors[idx];
     struct model_tensor_info *new = &self->base.tensors[idx];
+    const int native = tensor_type_info(old->type)->native ? (int)old->type : tensor_type_convert_to(old->type);
+    const uint32_t wanted = (uint32_t)(wanted_or_native != NATIVE ? wanted_or_native : native);
     *new = *old;
-    new->type = type_of(old, wanted);
+    new->type = wanted == old->type ? wanted : type_of(old, wanted);
     new->bytes = source_row_bytes(new) * (uint64_t)source_n_rows(new);
     self->base.total_bytes += new->bytes;
     self->reports[idx] = (struct model_requantize_report){
@@ -286,13 +291,11 @@ static void plan_tensor(struct requantize_source *self, int64_t idx, uint32_t wa
     };
 }
 
-enum status model_source_requantize(struct model_source *inner, const struct model_requantize_options *options,
-                                    struct model_source **out)
+/* The new source over `inner`, every tensor planned; closes `inner` unless told to keep it. */
+static enum status requantize_create(struct model_source *inner, int wanted_or_native,
+                                     struct requantize_source **out)
 {
     *out = NULL;
-    if (!tensor_type_can_write(options->type)) {
-        return refuse_type(options->type);
-    }
     TRY(model_source_check(inner));
     struct requantize_source *self = mem_alloc(1, sizeof *self);
     struct model_tensor_info *tensors = mem_alloc((size_t)inner->n_tensors, sizeof *tensors);
@@ -309,17 +312,10 @@ enum status model_source_requantize(struct model_source *inner, const struct mod
     self->base.tensors = tensors;
     self->base.tensor_index = (struct name_index){ 0 };
     self->base.total_bytes = 0;
-    if (options->vocab) {
-        self->base.vocab = *options->vocab;
-        self->base.has_vocab = true;
-    }
     self->inner = inner;
     self->reports = reports;
-    self->lane = options->lane;
-    self->stop = options->stop;
-    self->stop_user = options->stop_user;
     for (int64_t i = 0; i < inner->n_tensors; i++) {
-        plan_tensor(self, i, options->type);
+        plan_tensor(self, i, wanted_or_native);
     }
     const enum status status = source_index_tensors(&self->base);
     if (status != STATUS_OK) {
@@ -329,8 +325,67 @@ enum status model_source_requantize(struct model_source *inner, const struct mod
         mem_free(self);
         return status;
     }
+    *out = self;
+    return STATUS_OK;
+}
+
+enum status model_source_requantize(struct model_source *inner, const struct model_requantize_options *options,
+                                    struct model_source **out)
+{
+    struct requantize_source *self;
+    *out = NULL;
+    if (!tensor_type_can_write(options->type)) {
+        return refuse_type(options->type);
+    }
+    TRY(requantize_create(inner, (int)options->type, &self));
+    if (options->vocab) {
+        self->base.vocab = *options->vocab;
+        self->base.has_vocab = true;
+    }
+    self->lane = options->lane;
+    self->stop = options->stop;
+    self->stop_user = options->stop_user;
     *out = &self->base;
     return STATUS_OK;
+}
+
+enum status requantize_to_native(struct model_source *inner, struct model_source **out)
+{
+    struct requantize_source *self;
+    bool native = true;
+    *out = NULL;
+    for (int64_t i = 0; i < inner->n_tensors; i++) {
+        native = native && tensor_type_info(inner->tensors[i].type)->native;
+    }
+    if (native) {
+        return STATUS_OK;
+    }
+    TRY(requantize_create(inner, NATIVE, &self));
+    self->keeps_inner = 1;
+    *out = &self->base;
+    return STATUS_OK;
+}
+
+void requantize_say(const struct model_source *source, uint64_t memory_bytes)
+{
+    const double mib = 1024.0 * 1024.0;
+    const struct requantize_source *self = (const struct requantize_source *)source;
+    int64_t n = 0, example = 0;
+    if (source->kind != &REQUANTIZE_SOURCE) {
+        return;
+    }
+    for (int64_t i = 0; i < source->n_tensors; i++) {
+        if (source->tensors[i].n_dims > 1 && self->reports[i].from != self->reports[i].to) {
+            example = n++ > 0 ? example : i;
+        }
+    }
+    if (n > 0) {
+        log_info("%s: %lld tensors become %s while loading (%s is %s): weights take %.1f MiB of memory, "
+                 "%.1f MiB in the file", source->label, (long long)n,
+                 tensor_type_info(self->reports[example].to)->name, source->tensors[example].name,
+                 tensor_type_info(self->reports[example].from)->name, (double)memory_bytes / mib,
+                 (double)self->inner->total_bytes / mib);
+    }
 }
 
 void model_requantize_get_report(const struct model_source *source, int64_t tensor_idx,

@@ -94,7 +94,9 @@ enum status source_index_tensors(struct model_source *source)
         int64_t existing;
         TRY(name_index_add(&source->tensor_index, name, (uint32_t)strlen(name), (uint32_t)i,
                            &existing));
-        ASSERT(existing < 0);
+        if (existing >= 0) {
+            return status_fail(STATUS_INVALID, "%s: tensor %s stands in two of the files", source->label, name);
+        }
     }
     return STATUS_OK;
 }
@@ -102,6 +104,15 @@ enum status source_index_tensors(struct model_source *source)
 int64_t source_find_tensor(const struct model_source *source, const char *name)
 {
     return name_index_find(&source->tensor_index, name, (uint32_t)strlen(name));
+}
+
+void source_shown_name(const struct model_source *source, const char *name, char *shown)
+{
+    if (source->kind && source->kind->shown_name) {
+        source->kind->shown_name(source, name, shown);
+    } else {
+        snprintf(shown, SOURCE_NAME_CAP, "%s", name);
+    }
 }
 
 uint64_t source_row_bytes(const struct model_tensor_info *info)

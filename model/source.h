@@ -7,7 +7,7 @@
 #include "model/model.h"
 #include "model/names.h"
 
-enum { SOURCE_SENTENCE_CAP = 512 };
+enum { SOURCE_SENTENCE_CAP = 512, SOURCE_NAME_CAP = 256 };
 
 struct gguf;
 struct source_kind {
@@ -17,6 +17,8 @@ struct source_kind {
                         int64_t n_rows, void *out);
     void (*describe)(const struct model_source *source,
                      void (*line)(void *user, const char *key, const char *value), void *user);
+    /* What the file calls a tensor that the table knows as `name`. May be NULL: the same. */
+    void (*shown_name)(const struct model_source *source, const char *name, char *shown);
     /* The weights have been copied: what is cached of them may go. May be NULL. */
     void (*consumed)(struct model_source *source);
 };
@@ -42,12 +44,19 @@ void source_base_deinit(struct model_source *source);
 /* Index over tensors[]; names are unique. */
 enum status source_index_tensors(struct model_source *source);
 int64_t source_find_tensor(const struct model_source *source, const char *name); /* -1: none */
+/* How sentences call a tensor: as the file does. `shown` holds SOURCE_NAME_CAP bytes. */
+void source_shown_name(const struct model_source *source, const char *name, char *shown);
 /* Bytes of one row in the file's format. */
 uint64_t source_row_bytes(const struct model_tensor_info *info);
 int64_t source_n_rows(const struct model_tensor_info *info);
 /* Keeps why a source cannot be run, from status and status_message(); STATUS_NO_MEMORY is not kept
  * but returned: it says nothing about the source. */
 enum status source_keep_check(struct model_source *source, enum status status);
+
+/* `inner` (borrowed) with what is not native converted as it is read; *out NULL where all is. */
+enum status requantize_to_native(struct model_source *inner, struct model_source **out);
+/* One line of what a converting source converts, and the memory its weights will take. */
+void requantize_say(const struct model_source *source, uint64_t memory_bytes);
 
 /* ---- kinds ---- */
 enum status gguf_source_open(const char *path, struct model_source **out);

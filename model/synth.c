@@ -417,9 +417,10 @@ static enum status fill_tensors(struct synth_source *self, const struct synth_sp
         return status_fail(STATUS_NO_MEMORY, "no memory for a table of %zu tensors", cap);
     }
     for (int32_t layer = -1; layer < self->base.config.n_layers; layer++) {
-        for (int32_t i = 0; i < family->n_tensors; i++) {
-            if ((family->tensors[i].role >= ROLE_ATTN_NORM) == (layer >= 0)) {
-                fill_tensor(self, spec, &family->tensors[i], layer);
+        for (int32_t i = 0; i < FAMILY_N_TENSORS; i++) {
+            if ((FAMILY_TENSORS[i].role >= ROLE_ATTN_NORM) == (layer >= 0) &&
+                family_needs(family, &self->base.config, &FAMILY_TENSORS[i])) {
+                fill_tensor(self, spec, &FAMILY_TENSORS[i], layer);
             }
         }
     }

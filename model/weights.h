@@ -5,8 +5,9 @@
 #include "model/family.h"
 
 struct tensor_slot {
-    struct weight matrix; /* or */
-    float *vector;        /* [n], NULL when the model has no such tensor */
+    struct weight matrix;          /* or */
+    struct expert_weights experts; /* or */
+    float *vector;                 /* [n], NULL when the model has no such tensor */
 };
 struct model_block { struct tensor_slot slot[ROLE_COUNT]; };
 
@@ -19,6 +20,9 @@ struct model {
     float *cos, *sin;           /* [context, rope.dims / 2] */
     int32_t context;
     uint64_t digest, weight_bytes;
+    /* of weight_bytes, what every pass reads, and what one with logits reads besides; the rest are
+     * experts */
+    uint64_t shared_bytes, head_bytes;
 };
 
 /* layer -1: what exists once */

@@ -247,7 +247,8 @@ static void test_what_cannot_run(void **state)
     refused(CHANGED(.key = "llama.rope.dimension_count", .number = U32(15)), STATUS_INVALID, "even number of rotated");
     refused(CHANGED(.key = "llama.rope.scaling.type", .text = "longrope"), STATUS_UNSUPPORTED,
             "'longrope' is not supported; supported: none, linear, yarn");
-    refused(CHANGED(.key = "llama.expert_count", .number = U32(8)), STATUS_UNSUPPORTED, "expert_count 8");
+    refused(CHANGED(.key = "llama.expert_count", .number = U32(8)), STATUS_INVALID,
+            "expected a row to take 1 to 8 experts, file says 0");
     refused(CHANGED(.key = "split.count", .number = U32(4)), STATUS_UNSUPPORTED, "one of 4 files");
     refused(CHANGED(.key = "llama.vocab_size", .number = U32(9)), STATUS_INVALID, "expected 9 rows, file says 8");
     refused(CHANGED(.n_tokens = 9), STATUS_INVALID, "9 tokens in the vocabulary, but token_embd.weight has 8 rows");
@@ -268,7 +269,7 @@ static void test_shapes_and_types(void **state)
             "output_norm.weight: expected 32 x 1, file says 16 x 2");
     refused(CHANGED(.tensor = "output_norm.weight", .type = U32(8)), STATUS_UNSUPPORTED, "expected F32, F16 or BF16");
     refused(CHANGED(.tensor = "blk.0.attn_v.weight", .type = U32(31)), STATUS_UNSUPPORTED,
-            "blk.0.attn_v.weight has type Q4_0_4_4; supported");
+            "blk.0.attn_v.weight has type Q4_0_4_4 (number 31), which cannot be read");
     refused(CHANGED(.tensor = "token_embd.weight"), STATUS_INVALID, "token_embd.weight is missing");
     refused(CHANGED(.tensor = "blk.0.ffn_up.weight"), STATUS_INVALID, "tensor blk.0.ffn_up.weight is missing");
     refused(CHANGED(.extra_tensor = "blk.0.attn_q.bias"), STATUS_UNSUPPORTED, "tensor blk.0.attn_q.bias is not part of");

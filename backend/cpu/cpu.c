@@ -18,6 +18,7 @@
     {                                                                                             \
         .isa = (number), .linear_tile = linear_tile_##suffix, .norm_row = rows_norm_##suffix,     \
         .quantize_row = rows_quantize_##suffix, .swiglu = rows_swiglu_##suffix,                   \
+        .accumulate = rows_accumulate_##suffix,                                                   \
         .rope_row = rows_rope_##suffix, .to_f16 = rows_to_f16_##suffix,                           \
         .argmax = rows_argmax_##suffix, .exp_sum = rows_exp_sum_##suffix,                         \
         .gumbel = rows_gumbel_##suffix, .attention = attention_row_##suffix,                      \

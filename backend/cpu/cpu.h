@@ -50,6 +50,8 @@ struct cpu_kernels {
     void (*quantize_row)(const float *x, int32_t b0, int32_t n_blocks, unsigned char *panel, int32_t m,
                          int32_t r); /* x: the row's first column */
     void (*swiglu)(const float *gate, const float *up, int32_t n, float *out);
+    /* acc[i] = fma(weight, x[i], acc[i]) */
+    void (*accumulate)(float weight, const float *x, int32_t n, float *acc);
     /* rotate-half: x0 = x[i], x1 = x[i + half]; y0 = fma(x0, c, -(x1 s)), y1 = fma(x0, s, x1 c) */
     void (*rope_row)(float *x, const float *cos, const float *sin, int32_t half);
     void (*to_f16)(const float *x, int32_t n, uint16_t *out);

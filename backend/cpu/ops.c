@@ -1,85 +1,12 @@
-/* ops: operations cut into chunks of whole outputs, and the direct calls. (Linear: ops_linear.c.)
- *
- * An operation is a number of units (rows, columns of rows, heads of rows), counted in the order that
- * keeps neighbours' inputs in the cache; a chunk is a run of units. How units are grouped depends on
- * the number of workers; what a unit computes does not.
+/* ops: operations cut into chunks of whole outputs, and the direct calls. (Linear: ops_linear.c;
+ * experts: ops_moe.c.)
  */
 #include <string.h>
 
 #include "backend/cpu/attention.h"
-#include "backend/cpu/rows.h"
+#include "backend/cpu/ops.h"
 
-enum {
-    CHUNKS_PER_WORKER = 8,
-    COLUMNS_PER_UNIT = 1024, /* elementwise operations; a multiple of QUANT_BLOCK */
-    ATTENTION_CHUNKS_PER_WORKER = 16
-};
-
-/* Every argument struct begins with this. */
-struct units {
-    int64_t n, per_chunk;
-    const struct cpu_kernels *kernels;
-};
-
-struct unit_range { int64_t begin, end; };
-
-static struct unit_range units_of(const struct units *units, uint32_t chunk)
-{
-    const int64_t begin = (int64_t)chunk * units->per_chunk;
-    const int64_t end = begin + units->per_chunk;
-    return (struct unit_range){ begin, end < units->n ? end : units->n };
-}
-
-static struct units units_make(const struct lane *lane, int64_t n, int64_t chunks_per_worker)
-{
-    const int64_t n_chunks = lane_n_workers(lane) * chunks_per_worker;
-    return (struct units){ .n = n, .per_chunk = n > n_chunks ? (n + n_chunks - 1) / n_chunks : 1,
-                           .kernels = lane_backend(lane)->kernels };
-}
-
-static void units_submit(struct lane *lane, lane_fn fn, const struct units *units, size_t args_bytes)
-{
-    if (units->n > 0) {
-        lane_submit(lane, fn, units, args_bytes,
-                    (uint32_t)((units->n + units->per_chunk - 1) / units->per_chunk));
-    }
-}
-#define SUBMIT(lane, fn, args)                                                             \
-    do {                                                                                   \
-        _Static_assert(sizeof(args) <= LANE_ARGS_BYTES, "arguments must fit a ring slot"); \
-        units_submit(lane, fn, &(args).units, sizeof(args));                               \
-    } while (0)
-
-static void *scratch_of(const struct lane_worker *worker, size_t bytes)
-{
-    ASSERT(bytes <= worker->scratch_bytes);
-    return worker->scratch;
-}
-
-/* x, the columns of row `row`, into the panels of an act that holds n_rows. The panel is entered at
- * the first column's block, so x need not be a whole row. */
-static void quantize_columns(const struct cpu_kernels *kernels, const float *x, const struct act *act,
-                             int32_t n_rows, int32_t row, struct unit_range columns)
-{
-    const int32_t m = tile_panel_rows(n_rows, row / PANEL_ROWS);
-    const int32_t n_blocks = (int32_t)((columns.end - columns.begin) / QUANT_BLOCK);
-    unsigned char *block = tile_panel(act, row / PANEL_ROWS) +
-                           (size_t)(columns.begin / QUANT_BLOCK) * (size_t)m * ACT_BLOCK_BYTES;
-    kernels->quantize_row(x, 0, n_blocks, block, m, row % PANEL_ROWS);
-}
-
-/* Rows cut into column ranges: unit → row and columns. */
-static int64_t pieces_of(int32_t n_cols)
-{
-    return (n_cols + COLUMNS_PER_UNIT - 1) / COLUMNS_PER_UNIT;
-}
-
-static struct unit_range piece_columns(int64_t unit, int32_t n_cols)
-{
-    const int64_t begin = unit % pieces_of(n_cols) * COLUMNS_PER_UNIT;
-    const int64_t end = begin + COLUMNS_PER_UNIT;
-    return (struct unit_range){ begin, end < n_cols ? end : n_cols };
-}
+enum { ATTENTION_CHUNKS_PER_WORKER = 16 };
 
 /* ---- embed: a unit is a row ---- */
 struct embed_args { struct units units; struct op_embed op; };
@@ -100,7 +27,7 @@ static void embed_chunk(const void *arguments, uint32_t chunk, struct lane_worke
 void backend_embed(struct lane *lane, const struct op_embed *op)
 {
     struct embed_args args = { units_make(lane, op->n_rows, CHUNKS_PER_WORKER), *op };
-    SUBMIT(lane, embed_chunk, args);
+    OPS_SUBMIT(lane, embed_chunk, args);
 }
 
 /* ---- norm: a unit is a row ---- */
@@ -127,7 +54,7 @@ static void norm_chunk(const void *arguments, uint32_t chunk, struct lane_worker
 void backend_norm(struct lane *lane, const struct op_norm *op)
 {
     struct norm_args args = { units_make(lane, op->n_rows, CHUNKS_PER_WORKER), *op };
-    SUBMIT(lane, norm_chunk, args);
+    OPS_SUBMIT(lane, norm_chunk, args);
 }
 
 /* ---- quantize: a unit is a piece of a row ---- */
@@ -153,7 +80,7 @@ void backend_quantize(struct lane *lane, const struct op_quantize *op)
     struct quantize_args args = {
         units_make(lane, op->n_rows * pieces_of(op->act->n_cols), CHUNKS_PER_WORKER), *op
     };
-    SUBMIT(lane, quantize_chunk, args);
+    OPS_SUBMIT(lane, quantize_chunk, args);
 }
 
 /* ---- swiglu: a unit is a piece of a row ---- */
@@ -185,7 +112,7 @@ void backend_swiglu(struct lane *lane, const struct op_swiglu *op)
     struct swiglu_args args = {
         units_make(lane, op->n_rows * pieces_of(op->out->n_cols), CHUNKS_PER_WORKER), *op
     };
-    SUBMIT(lane, swiglu_chunk, args);
+    OPS_SUBMIT(lane, swiglu_chunk, args);
 }
 
 /* ---- rope and store: a unit is a row ---- */
@@ -239,25 +166,35 @@ static void store_row(const struct rope_args *args, int32_t row)
     }
 }
 
+/* The heads of one row of q or k. */
+static void turn_heads(const struct rope_args *args, float *heads, int32_t n_heads, const float *norm,
+                       int32_t position)
+{
+    const struct cpu_kernels *kernels = args->units.kernels;
+    const int32_t head_dim = args->op.store->head_dim, half = args->op.rope_dims / 2;
+    const float *cos = args->op.cos + (int64_t)position * half;
+    const float *sin = args->op.sin + (int64_t)position * half;
+    for (int32_t head = 0; head < n_heads; head++, heads += head_dim) {
+        if (norm) {
+            kernels->norm_row(heads, norm, args->op.norm_eps, head_dim, heads);
+        }
+        kernels->rope_row(heads, cos, sin, half);
+    }
+}
+
 static void rope_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
 {
     const struct rope_args *args = arguments;
     const struct op_rope_store *op = &args->op;
-    const int32_t head_dim = op->store->head_dim, half = op->rope_dims / 2;
+    const int32_t head_dim = op->store->head_dim, n_kv_heads = op->store->n_kv_heads;
     const struct unit_range range = units_of(&args->units, chunk);
     (void)worker;
     for (int32_t row = (int32_t)range.begin; row < range.end; row++) {
         if (op->position[row] >= 0) {
-            const float *cos = op->cos + (int64_t)op->position[row] * half;
-            const float *sin = op->sin + (int64_t)op->position[row] * half;
-            float *q = op->q + (int64_t)row * op->n_heads * head_dim;
-            float *k = op->k + (int64_t)row * op->store->n_kv_heads * head_dim;
-            for (int32_t head = 0; head < op->n_heads; head++) {
-                args->units.kernels->rope_row(q + (int64_t)head * head_dim, cos, sin, half);
-            }
-            for (int32_t head = 0; head < op->store->n_kv_heads; head++) {
-                args->units.kernels->rope_row(k + (int64_t)head * head_dim, cos, sin, half);
-            }
+            turn_heads(args, op->q + (int64_t)row * op->n_heads * head_dim, op->n_heads, op->q_norm,
+                       op->position[row]);
+            turn_heads(args, op->k + (int64_t)row * n_kv_heads * head_dim, n_kv_heads, op->k_norm,
+                       op->position[row]);
         }
         if (op->slot[row] >= 0) {
             store_row(args, row);
@@ -268,7 +205,7 @@ static void rope_chunk(const void *arguments, uint32_t chunk, struct lane_worker
 void backend_rope_store(struct lane *lane, const struct op_rope_store *op)
 {
     struct rope_args args = { units_make(lane, op->n_rows, CHUNKS_PER_WORKER), *op };
-    SUBMIT(lane, rope_chunk, args);
+    OPS_SUBMIT(lane, rope_chunk, args);
 }
 
 /* ---- attention: a unit is (KV head, row), rows fastest, so that a chunk of a long prompt reads one
@@ -325,7 +262,7 @@ void backend_attention(struct lane *lane, const struct op_attention *op)
         units_make(lane, (int64_t)op->n_rows * op->store->n_kv_heads, ATTENTION_CHUNKS_PER_WORKER), *op
     };
     ASSERT(op->n_heads % op->store->n_kv_heads == 0);
-    SUBMIT(lane, attention_chunk, args);
+    OPS_SUBMIT(lane, attention_chunk, args);
 }
 
 /* ---- page copy: a unit is a head of a layer ---- */
@@ -352,7 +289,7 @@ void backend_page_copy(struct lane *lane, const struct op_page_copy *op)
     struct page_copy_args args = { units_make(lane, op->store->n_layers * op->store->n_kv_heads, CHUNKS_PER_WORKER), *op };
     ASSERT(op->src != op->dst && op->src < (uint32_t)op->store->n_pages &&
            op->dst < (uint32_t)op->store->n_pages);
-    SUBMIT(lane, page_copy_chunk, args);
+    OPS_SUBMIT(lane, page_copy_chunk, args);
 }
 
 /* ---- direct calls: the caller's floating-point mode is set aside for as long as they take ---- */

@@ -14,6 +14,7 @@ static const float ROWS_AMAX_MIN = 0x1p-100f; /* a block with less counts as zer
     void rows_quantize_##suffix(const float *x, int32_t b0, int32_t n_blocks,                      \
                                 unsigned char *panel, int32_t m, int32_t r);                       \
     void rows_swiglu_##suffix(const float *gate, const float *up, int32_t n, float *out);          \
+    void rows_accumulate_##suffix(float weight, const float *x, int32_t n, float *acc);            \
     void rows_rope_##suffix(float *x, const float *cos, const float *sin, int32_t half);           \
     void rows_to_f16_##suffix(const float *x, int32_t n, uint16_t *out);                           \
     int32_t rows_argmax_##suffix(const float *x, int64_t n, bool *bad);                            \

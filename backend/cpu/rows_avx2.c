@@ -64,6 +64,11 @@ void rows_swiglu_avx2(const float *gate, const float *up, int32_t n, float *out)
     rows_swiglu(gate, up, n, out);
 }
 
+void rows_accumulate_avx2(float weight, const float *x, int32_t n, float *acc)
+{
+    rows_accumulate(weight, x, n, acc);
+}
+
 void rows_rope_avx2(float *x, const float *cos, const float *sin, int32_t half)
 {
     rows_rope(x, cos, sin, half);

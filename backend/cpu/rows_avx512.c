@@ -41,6 +41,11 @@ void rows_swiglu_avx512(const float *gate, const float *up, int32_t n, float *ou
     rows_swiglu(gate, up, n, out);
 }
 
+void rows_accumulate_avx512(float weight, const float *x, int32_t n, float *acc)
+{
+    rows_accumulate(weight, x, n, acc);
+}
+
 void rows_rope_avx512(float *x, const float *cos, const float *sin, int32_t half)
 {
     rows_rope(x, cos, sin, half);

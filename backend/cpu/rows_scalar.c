@@ -63,6 +63,13 @@ void KERNEL(rows_swiglu)(const float *gate, const float *up, int32_t n, float *o
     }
 }
 
+void KERNEL(rows_accumulate)(float weight, const float *x, int32_t n, float *acc)
+{
+    for (int32_t i = 0; i < n; i++) {
+        acc[i] = mathx_fma(weight, x[i], acc[i]);
+    }
+}
+
 void KERNEL(rows_rope)(float *x, const float *cos, const float *sin, int32_t half)
 {
     for (int32_t i = 0; i < half; i++) {

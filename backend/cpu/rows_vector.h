@@ -54,6 +54,13 @@ static void rows_swiglu(const float *gate, const float *up, int32_t n, float *ou
     }
 }
 
+static void rows_accumulate(float weight, const float *x, int32_t n, float *acc)
+{
+    for (int32_t i = 0; i < n; i++) {
+        acc[i] = mathx_fma(weight, x[i], acc[i]);
+    }
+}
+
 static void rows_rope(float *x, const float *cos, const float *sin, int32_t half)
 {
     int32_t i = 0;
