@@ -22,8 +22,8 @@ INLINE void store64(unsigned char *bytes, uint64_t word) { memcpy(bytes, &word, 
 /* ---- planes: fields of `bits` bits, `run` bytes of the file hold 8 / bits runs of elements ---- */
 
 /* code (|)= field << to, for n elements: run by run of the lowest field, then of the next one */
-INLINE void plane_read(const unsigned char *file, int32_t bits, int32_t run, int32_t n, int32_t to,
-                       uint8_t *code)
+INLINE void plane_read(const unsigned char *restrict file, int32_t bits, int32_t run, int32_t n, int32_t to,
+                       uint8_t *restrict code)
 {
     const uint64_t mask = BYTES((1u << bits) - 1u);
     for (int32_t done = 0; done < n; file += run) {
