@@ -42,17 +42,17 @@ endif
 # Exact first: no contraction, no fast-math. The two -fno flags change no result; they let loops
 # over mathx vectorise.
 CFLAGS_NUM := -ffp-contract=off -fno-math-errno -fno-trapping-math
-CFLAGS_SAN_address   := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-CFLAGS_SAN_undefined := -fsanitize=undefined -fno-sanitize-recover=all
-CFLAGS_SAN_thread    := -fsanitize=thread -fno-omit-frame-pointer
-CFLAGS_SAN_fuzz      := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+CFLAGS_SAN_address   := -DTANDEM_INSTRUMENTED -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS_SAN_undefined := -DTANDEM_INSTRUMENTED -fsanitize=undefined -fno-sanitize-recover=all
+CFLAGS_SAN_thread    := -DTANDEM_INSTRUMENTED -fsanitize=thread -fno-omit-frame-pointer
+CFLAGS_SAN_fuzz      := -DTANDEM_INSTRUMENTED -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 ifneq ($(filter-out address undefined thread fuzz,$(SAN)),)
 $(error SAN=$(SAN) is not known; there are address, undefined and thread)
 endif
 CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(if $(DEBUG),-O0,-O2) -g -I. -Iinclude -I$(BUILD)/include \
               -MMD -MP -pthread $(CFLAGS_WARN) $(CFLAGS_NUM) $(CFLAGS_SAN_$(SAN)) $(CFLAGS)
 LDLIBS    := -lm -pthread
-LIBS_TEXT := -Wl,--as-needed -lpcre2-8 -lutf8proc # for byte-pair tokenizers; unused by others
+LIBS_TEXT := -Wl,--as-needed -lpcre2-8 -lutf8proc -ljansson # tokenizers and model folders
 LIBS_CLI  := -ljansson
 
 # Instruction sets per file, chosen at run time.

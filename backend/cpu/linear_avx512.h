@@ -73,7 +73,12 @@ extern const linear_segment_fn linear_q5_k_avx512[], linear_q6_k_avx512[];
 
 static inline int32_t linear_max_rows(enum tensor_type type)
 {
+#ifdef TANDEM_INSTRUMENTED
+    (void)type;
+    return 2;
+#else
     return quant_layout(type).part_elems == QUANT_BLOCK ? MAX_ROWS : 4;
+#endif
 }
 
 /* volatile: the compiler would gather the prefetches of a block into one burst */
@@ -356,6 +361,20 @@ INLINE void segment_quantised(enum tensor_type type, const unsigned char *segmen
 }
 
 /* One instance per number of rows, so that loops unroll and accumulators stay in registers. */
+#ifdef TANDEM_INSTRUMENTED /* a sanitizer's build: one row or two, or it compiles for minutes */
+#define SEGMENT_INSTANCE(name, type, m)                                                                \
+    static void name##_##m(const unsigned char *segment, int n_blocks, const struct act_rows *act,    \
+                           enum ahead ahead, const struct place *out)                                  \
+    {                                                                                                  \
+        (void)ahead;                                                                                   \
+        segment_quantised(type, segment, n_blocks, act, m, AHEAD_STAY, out);                           \
+    }
+#define SEGMENT_FAMILY_4(name, type)                                                                   \
+    SEGMENT_INSTANCE(name, type, 1)                                                                    \
+    SEGMENT_INSTANCE(name, type, 2)                                                                    \
+    const linear_segment_fn name[] = { NULL, name##_1, name##_2 };
+#define SEGMENT_FAMILY_6(name, type) SEGMENT_FAMILY_4(name, type)
+#else
 #define SEGMENT_INSTANCE(name, type, m)                                                                \
     static void name##_##m(const unsigned char *segment, int n_blocks, const struct act_rows *act,    \
                            enum ahead ahead, const struct place *out)                                  \
@@ -383,5 +402,6 @@ INLINE void segment_quantised(enum tensor_type type, const unsigned char *segmen
     SEGMENT_INSTANCE(name, type, 6)                                                                    \
     const linear_segment_fn name[] = { NULL,     name##_1, name##_2, name##_3,                         \
                                        name##_4, name##_5, name##_6 };
+#endif
 
 #endif
