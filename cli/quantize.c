@@ -11,6 +11,7 @@
 
 #include "bench/bench.h"
 #include "cli/cli.h"
+#include "cli/folder_vocab.h"
 #include "model/model.h"
 #include "scheduler/scheduler.h"
 #include "tokenizer/tokenizer.h"
@@ -24,6 +25,7 @@ struct quantize {
     struct backend *backend;
     struct lane *lane;
     struct model_source *source;       /* the requantizing one, once there is */
+    struct folder_vocab vocab;         /* of a folder */
     uint64_t in_bytes;
     struct id_list ids;                /* of --text */
     double perplexity_in, perplexity_out;
@@ -367,9 +369,18 @@ static enum status open_lane(struct quantize *self)
 static enum status open_source(struct quantize *self)
 {
     TRY(model_source_open(self->in, &self->source));
+    TRY(model_source_check(self->source));
     self->in_bytes = model_source_bytes(self->source);
+    const char *folder = model_source_folder(self->source);
+    if (folder) {
+        TRY(folder_vocab_init(&self->vocab, folder, model_source_config(self->source)));
+    }
+    if (!self->vocab.has_vocab && !model_source_vocab(self->source)) {
+        say(self->conf, "%s has no vocabulary, nor will %s", self->in, self->out);
+    }
     const struct model_requantize_options options = {
         .type = self->type->number, .lane = self->lane, .stop = stop_asked,
+        .vocab = self->vocab.has_vocab ? &self->vocab.vocab : NULL,
     };
     struct model_source *inner = self->source;
     const enum status status = model_source_requantize(inner, &options, &self->source);
@@ -414,6 +425,7 @@ enum status verb_quantize(const struct conf *conf)
     interrupt_catch();
     const enum status status = quantize_all(&self);
     model_source_close(self.source);
+    folder_vocab_deinit(&self.vocab);
     if (self.lane) {
         lane_destroy(self.lane);
     }
