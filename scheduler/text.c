@@ -1,5 +1,74 @@
-/* text: from a model's vocabulary to a tokenizer. */
+/* text: from a model's vocabulary to a tokenizer: the arrays of a GGUF file, or the files of a folder. */
 #include "scheduler/text.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { FILE_MAX_BYTES = 256 << 20, FILE_PATH_CAP = 4096 };
+
+/* ---- files ---- */
+static enum status read_stream(FILE *file, const char *path, struct tokenizer_text *out)
+{
+    struct stat about;
+    if (fstat(fileno(file), &about) != 0 || !S_ISREG(about.st_mode) || about.st_size > FILE_MAX_BYTES) {
+        return status_fail(STATUS_INVALID, "%s: expected a file of at most %d MiB, found another", path,
+                           FILE_MAX_BYTES >> 20);
+    }
+    const size_t n = (size_t)about.st_size;
+    char *bytes = mem_alloc(n, 1);
+    if (!bytes) {
+        return status_fail(STATUS_NO_MEMORY, "%s: no memory for %zu bytes", path, n);
+    }
+    *out = (struct tokenizer_text){ bytes, (uint32_t)n };
+    return fread(bytes, 1, n, file) == n ? STATUS_OK
+                                         : status_fail(STATUS_IO, "cannot read %s: %s", path, strerror(errno));
+}
+
+/* Memory of *out is mem_free()d by the caller, after a failure too. A missing file that is not
+ * required leaves it empty. */
+enum need { FILE_OPTIONAL, FILE_REQUIRED };
+static enum status read_file(const char *folder, const char *name, enum need need, struct tokenizer_text *out)
+{
+    char path[FILE_PATH_CAP];
+    *out = (struct tokenizer_text){ NULL, 0 };
+    if (snprintf(path, sizeof path, "%s%s%s", folder, *name ? "/" : "", name) >= (int)sizeof path) {
+        return status_fail(STATUS_INVALID, "expected a path below %d bytes, found '%.60s...'", FILE_PATH_CAP, folder);
+    }
+    FILE *file = fopen(path, "rb");
+    if (!file && need == FILE_OPTIONAL && errno == ENOENT) {
+        return STATUS_OK;
+    }
+    if (!file) {
+        return status_fail(STATUS_IO, "cannot open %s: %s", path, strerror(errno));
+    }
+    const enum status status = read_stream(file, path, out);
+    fclose(file);
+    return status;
+}
+
+static void drop_file(struct tokenizer_text text) { mem_free((void *)(uintptr_t)text.bytes); }
+
+/* path: tokenizer.json itself when name is "", else the folder it lies in. */
+static enum status open_files(const char *path, const char *name, struct tokenizer **out)
+{
+    struct tokenizer_files files = { .config = { NULL, 0 } };
+    enum status status;
+    TRY_GOTO(read_file(path, name, FILE_REQUIRED, &files.tokenizer), out);
+    if (*name) {
+        TRY_GOTO(read_file(path, "tokenizer_config.json", FILE_OPTIONAL, &files.config), out);
+        TRY_GOTO(read_file(path, "chat_template.jinja", FILE_OPTIONAL, &files.chat_template), out);
+    }
+    status = tokenizer_create_json(&files, out);
+out:
+    drop_file(files.chat_template);
+    drop_file(files.config);
+    drop_file(files.tokenizer);
+    return status;
+}
+
+/* ---- arrays ---- */
 
 /* The two rooms' words for a run of bytes; neither may include the other. NULL when out of memory. */
 static struct tokenizer_text *copy_texts(const struct model_text *from, int32_t n)
@@ -48,6 +117,9 @@ out:
 enum status text_open(const struct model_source *source, struct tokenizer **out)
 {
     *out = NULL;
+    if (model_source_folder(source)) {
+        return open_files(model_source_folder(source), "tokenizer.json", out);
+    }
     const struct model_vocab *vocab = model_source_vocab(source);
     if (!vocab) {
         return status_fail(STATUS_UNSUPPORTED, "the model has no vocabulary: it takes and gives ids only");
@@ -58,6 +130,14 @@ enum status text_open(const struct model_source *source, struct tokenizer **out)
 enum status text_open_path(const char *name, struct tokenizer **out)
 {
     *out = NULL;
+    struct stat about;
+    const size_t n = strlen(name);
+    if (stat(name, &about) == 0 && S_ISDIR(about.st_mode)) {
+        return open_files(name, "tokenizer.json", out);
+    }
+    if (n > 5 && strcmp(name + n - 5, ".json") == 0) {
+        return open_files(name, "", out);
+    }
     struct model_source *source;
     TRY(model_source_open(name, &source));
     const enum status status = text_open(source, out);

@@ -19,7 +19,8 @@
  * STATUS_UNSUPPORTED when there is no vocabulary, its kind is not known, or this build has no text:
  * such a model still runs on ids. STATUS_INVALID, STATUS_NO_MEMORY. */
 enum status text_open(const struct model_source *source, struct tokenizer **out);
-/* The same from what --target names; a file with a vocabulary and no weights will do. */
+/* The same from what --target names: a GGUF file with a vocabulary (weights are not needed), a folder
+ * that holds tokenizer.json, or that file itself. */
 enum status text_open_path(const char *name, struct tokenizer **out);
 void text_close(struct tokenizer *tokenizer); /* NULL is fine */
 

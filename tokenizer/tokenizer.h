@@ -42,6 +42,17 @@ struct tokenizer;
 enum status tokenizer_create(const struct tokenizer_spec *spec, struct tokenizer **out);
 void tokenizer_destroy(struct tokenizer *tokenizer);
 
+/* The files of a Hugging Face folder, as they are; borrowed during the call. */
+struct tokenizer_files {
+    struct tokenizer_text tokenizer;     /* tokenizer.json */
+    struct tokenizer_text config;        /* tokenizer_config.json; bytes NULL = none */
+    struct tokenizer_text chat_template; /* chat_template.jinja; bytes NULL = none */
+};
+/* STATUS_UNSUPPORTED names the model, normalizer, pre-tokenizer, decoder or post-processor that we do
+ * not know; STATUS_INVALID what is wrong in the file, before memory in proportion to it is taken for
+ * what is too deep or too long. STATUS_NO_MEMORY. */
+enum status tokenizer_create_json(const struct tokenizer_files *files, struct tokenizer **out);
+
 enum {
     TOKENIZE_SPECIAL = 1,   /* add BOS/EOS as the model asks; no second BOS where the text begins with it */
     TOKENIZE_LITERAL = 2,   /* special tokens written out in the text are plain text */
