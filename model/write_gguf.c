@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "model/config.h"
+#include "model/family.h"
 #include "model/rope.h"
 
 enum { ALIGNMENT = 32, COPY_BYTES = 4 << 20, WRITE_KEY_CAP = MODEL_NAME_CAP + 64, PATH_CAP = 4096 };
@@ -98,6 +99,12 @@ static void put_config(struct writer *writer, const struct model_config *config)
     put_key_int(writer, ".rope.dimension_count", config->rope.dims);
     put_key_float(writer, ".rope.freq_base", config->rope.base);
     put_key_int(writer, ".vocab_size", config->n_vocab);
+    if (config->experts.n > 0) {
+        put_key_int(writer, ".expert_count", config->experts.n);
+        put_key_int(writer, ".expert_used_count", config->experts.n_used);
+        put_key_int(writer, ".expert_feed_forward_length", config->experts.ffn_dim);
+        put_key_bool(writer, ".expert_weights_norm", config->experts.normalised);
+    }
     if (config->window > 0) {
         put_key_int(writer, ".attention.sliding_window", config->window);
     }
@@ -328,22 +335,65 @@ static void put_header(struct writer *writer, const struct model_source *source)
 struct write_job {
     struct model_source *source;
     struct writer *writer;
-    unsigned char *buffer; /* [COPY_BYTES], or one row where a row is longer */
+    unsigned char *buffer; /* [longest_copy] */
     void (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
     uint64_t done;
 };
+
+/* ---- rotated rows ---- */
+
+/* Whether this tensor's rows lie in rotate-half order and the family's files permute them. */
+static bool is_to_permute(const struct model_source *source, const struct model_tensor_info *info)
+{
+    const struct family *family = family_find(source->config.architecture);
+    const size_t n = strlen(info->name);
+    static const char *const SUFFIXES[] = { ".attn_q.weight", ".attn_k.weight" };
+    if (!family || !family->permuted_qk || source->config.permuted_qk) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof SUFFIXES / sizeof SUFFIXES[0]; i++) {
+        const size_t n_suffix = strlen(SUFFIXES[i]);
+        if (n > n_suffix && strcmp(info->name + n - n_suffix, SUFFIXES[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Writes n_rows, whole heads, in the file's order: its row family_permuted_row(r) is row r. */
+static void put_permuted(struct write_job *job, int64_t n_rows, uint64_t row_bytes)
+{
+    enum { MAX_HEAD_DIM = 1024 };
+    const struct model_config *config = &job->source->config;
+    int32_t row_at[MAX_HEAD_DIM];
+    ASSERT(config->head_dim <= MAX_HEAD_DIM);
+    for (int32_t row = 0; row < config->head_dim; row++) {
+        row_at[family_permuted_row(row, config->rope.dims)] = row;
+    }
+    for (int64_t head = 0; head < n_rows; head += config->head_dim) {
+        for (int32_t i = 0; i < config->head_dim; i++) {
+            put(job->writer, job->buffer + (uint64_t)(head + row_at[i]) * row_bytes, (size_t)row_bytes);
+        }
+    }
+}
 
 static enum status put_tensor(struct write_job *job, int64_t tensor_idx)
 {
     const struct model_tensor_info *info = &job->source->tensors[tensor_idx];
     const uint64_t row_bytes = source_row_bytes(info);
     const int64_t n_rows = source_n_rows(info);
-    const int64_t step = row_bytes < COPY_BYTES ? (int64_t)(COPY_BYTES / row_bytes) : 1;
+    const bool permute = is_to_permute(job->source, info);
+    const int64_t unit = permute ? job->source->config.head_dim : 1; /* heads stay whole */
+    const int64_t fitting = (int64_t)(COPY_BYTES / row_bytes) / unit * unit, step = fitting > 0 ? fitting : unit;
     for (int64_t row = 0; row < n_rows; row += step) {
         const int64_t n = n_rows - row < step ? n_rows - row : step;
         TRY(model_source_read(job->source, tensor_idx, row, n, job->buffer));
-        put(job->writer, job->buffer, (size_t)((uint64_t)n * row_bytes));
+        if (permute) {
+            put_permuted(job, n, row_bytes);
+        } else {
+            put(job->writer, job->buffer, (size_t)((uint64_t)n * row_bytes));
+        }
         job->done += (uint64_t)n * row_bytes;
         if (job->progress) {
             job->progress(job->user, job->done, job->source->total_bytes);
@@ -356,11 +406,14 @@ static enum status put_tensor(struct write_job *job, int64_t tensor_idx)
     return STATUS_OK;
 }
 
-static size_t longest_row(const struct model_source *source)
+/* Bytes that are copied at once, at most: a row, or a head where heads stay whole. */
+static size_t longest_copy(const struct model_source *source)
 {
     uint64_t longest = COPY_BYTES;
     for (int64_t i = 0; i < source->n_tensors; i++) {
-        const uint64_t bytes = source_row_bytes(&source->tensors[i]);
+        const struct model_tensor_info *info = &source->tensors[i];
+        const uint64_t rows = is_to_permute(source, info) ? (uint64_t)source->config.head_dim : 1;
+        const uint64_t bytes = source_row_bytes(info) * rows;
         longest = bytes > longest ? bytes : longest;
     }
     return (size_t)longest;
@@ -392,7 +445,8 @@ enum status model_source_write_gguf(struct model_source *source, const char *pat
                                     void *user)
 {
     TRY(model_source_check(source));
-    ASSERT(source->config.permuted_qk); /* all sources there are hold rotated rows as GGUFs do */
+    const struct family *family = family_find(source->config.architecture);
+    ASSERT(!source->config.permuted_qk || (family && family->permuted_qk)); /* no source puts them back */
     char part[PATH_CAP];
     if (snprintf(part, sizeof part, "%s.part", path) >= PATH_CAP) {
         return status_fail(STATUS_INVALID, "a path of %zu characters, expected at most %d", strlen(path),
@@ -400,10 +454,10 @@ enum status model_source_write_gguf(struct model_source *source, const char *pat
     }
     struct writer writer = { .architecture = source->config.architecture };
     struct write_job job = { .source = source, .writer = &writer, .progress = progress, .user = user };
-    job.buffer = mem_alloc(longest_row(source), 1);
+    job.buffer = mem_alloc(longest_copy(source), 1);
     if (!job.buffer) {
         return status_fail(STATUS_NO_MEMORY, "no memory for a copy buffer of %zu bytes",
-                           longest_row(source));
+                           longest_copy(source));
     }
     enum status status;
     writer.file = fopen(part, "wb");

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "model/source.h"
+#include "model/family.h"
 #include "tests/hostile_gguf.h"
 #include "tests/model_rig.h"
 
@@ -235,6 +235,63 @@ static void test_while_loading(void **state)
     lane_close(&lane);
 }
 
+/* synth:tiny,f32 with its rotated rows put back, as folders hold them. */
+struct natural_source {
+    struct model_source base;
+    struct model_source *inner;
+};
+
+static void natural_close(struct model_source *source)
+{
+    model_source_close(((struct natural_source *)source)->inner);
+}
+
+static enum status natural_read(struct model_source *source, int64_t tensor_idx, int64_t first_row,
+                                int64_t n_rows, void *out)
+{
+    struct model_source *inner = ((struct natural_source *)source)->inner;
+    const struct model_tensor_info *info = &source->tensors[tensor_idx];
+    const int64_t head_dim = source->config.head_dim;
+    const bool rotated = strstr(info->name, "attn_q.w") || strstr(info->name, "attn_k.w");
+    for (int64_t i = 0; i < n_rows; i++) {
+        const int64_t row = first_row + i, head = row / head_dim * head_dim;
+        const int64_t from = head + family_permuted_row((int32_t)(row - head), source->config.rope.dims);
+        TRY(model_source_read(inner, tensor_idx, rotated ? from : row, 1,
+                              (char *)out + (uint64_t)i * source_row_bytes(info)));
+    }
+    return STATUS_OK;
+}
+
+static const struct source_kind NATURAL = { .close = natural_close, .read = natural_read };
+
+/* Rows that a folder holds in rotate-half order are permuted in the file, as other programs expect. */
+static void test_permuted(void **state)
+{
+    (void)state;
+    const char *path = file_path("permuted.gguf");
+    struct natural_source *self = mem_alloc(1, sizeof *self);
+    struct model_source *file;
+    const struct model_requantize_options options = { .type = TENSOR_F32 };
+    must(model_source_open("synth:tiny,f32", &self->inner));
+    self->base = *self->inner;
+    self->base.kind = &NATURAL;
+    self->base.config.permuted_qk = false;
+    self->base.tensor_index = (struct name_index){ 0 };
+    must(source_index_tensors(&self->base));
+    must(model_source_requantize(&self->base, &options, &file));
+    write_and_close(file, path);
+    assert_true(logits_digest(path, NULL) == logits_digest("synth:tiny,f32", NULL));
+    must(model_source_open(path, &file));
+    struct model_source *plain;
+    must(model_source_open("synth:tiny,f32", &plain));
+    for (int64_t i = 0; i < model_source_n_tensors(plain); i++) {
+        compare_tensor(plain, file, i, TENSOR_F32);
+    }
+    model_source_close(plain);
+    model_source_close(file);
+    unlink(path);
+}
+
 /* ---- keys ---- */
 
 struct wanted_key { const char *key; char value[256]; int n; };
@@ -443,7 +500,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values), cmocka_unit_test(test_threads), cmocka_unit_test(test_same_logits),
-        cmocka_unit_test(test_while_loading), cmocka_unit_test(test_keys), cmocka_unit_test(test_bad_numbers),
+        cmocka_unit_test(test_while_loading), cmocka_unit_test(test_permuted),
+        cmocka_unit_test(test_keys), cmocka_unit_test(test_bad_numbers),
         cmocka_unit_test(test_types_refused), cmocka_unit_test(test_stop), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
