@@ -90,6 +90,19 @@ enum td_status td_tokenize(struct td_engine *engine, const char *text, size_t n_
 enum td_status td_detokenize(struct td_engine *engine, const int32_t *ids, size_t n_ids, char *text,
                              size_t cap, size_t *n_bytes);
 
+/* A conversation that ends with the user's message, to the ids of a prompt that opens the answer. What
+ * messages hold never becomes a special token. *end_id (may be NULL): the token that ends an answer,
+ * -1 = none; a request takes it as a stop id. TD_UNSUPPORTED when the model's template is none of the
+ * formats known. */
+struct td_message { const char *role, *text; size_t n_text; }; /* "system", "user", "assistant" */
+struct td_chat {
+    const char *format;        /* "chatml", "llama2", "llama3", "zephyr", "mistral"; NULL = the model's */
+    const struct td_message *messages;
+    size_t n_messages;
+};
+enum td_status td_tokenize_chat(struct td_engine *engine, const struct td_chat *chat, int32_t *ids, size_t cap,
+                                size_t *n_ids, int32_t *end_id);
+
 /* ---- request ---- */
 struct td_bias { int32_t id; float bias; };
 struct td_request {

@@ -67,6 +67,21 @@ enum td_status td_tokenize(struct td_engine *engine, const char *text, size_t n_
     return engine_td_status(status);
 }
 
+enum td_status td_tokenize_chat(struct td_engine *engine, const struct td_chat *chat, int32_t *ids, size_t cap,
+                                size_t *n_ids, int32_t *end_id)
+{
+    int32_t end = -1;
+    *n_ids = 0;
+    enum status status = require_text(engine);
+    if (status == STATUS_OK) {
+        status = text_encode_chat(engine->tokenizer, chat, ids, cap, n_ids, &end);
+    }
+    if (end_id != NULL) {
+        *end_id = end;
+    }
+    return engine_td_status(status);
+}
+
 /* Copies as much as there is room for, counts all. */
 struct text_room { char *text; size_t cap, n_bytes; };
 

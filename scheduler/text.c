@@ -106,6 +106,7 @@ static enum status open_vocab(const struct model_vocab *vocab, struct tokenizer 
         .add_bos = vocab->add_bos,
         .add_eos = vocab->add_eos,
         .add_space_prefix = vocab->add_space_prefix,
+        .chat_template = { vocab->chat_template.bytes, vocab->chat_template.n_bytes },
     };
     status = tokenizer_create(&spec, out);
 out:
@@ -154,6 +155,45 @@ enum status text_encode(const struct tokenizer *tokenizer, const char *text, siz
                         int flags, int32_t *ids, size_t cap, size_t *n_ids)
 {
     return tokenizer_encode(tokenizer, text, n_bytes, flags, ids, cap, n_ids);
+}
+
+static enum status read_message(const struct td_message *message, struct chat_message *out)
+{
+    static const char *const roles[] = {
+        [CHAT_SYSTEM] = "system", [CHAT_USER] = "user", [CHAT_ASSISTANT] = "assistant",
+    };
+    for (size_t i = 0; message->role && i < sizeof roles / sizeof roles[0]; i++) {
+        if (strcmp(message->role, roles[i]) == 0) {
+            if (message->n_text > TOKENIZER_MAX_TEXT_BYTES) {
+                return status_fail(STATUS_INVALID, "expected a message of at most %d bytes, found %zu",
+                                   TOKENIZER_MAX_TEXT_BYTES, message->n_text);
+            }
+            *out = (struct chat_message){ (enum chat_role)i, { message->text, (uint32_t)message->n_text } };
+            return STATUS_OK;
+        }
+    }
+    return status_fail(STATUS_INVALID, "expected the role of a message to be system, user or assistant, found "
+                       "'%.40s'", message->role ? message->role : "");
+}
+
+enum status text_encode_chat(const struct tokenizer *tokenizer, const struct td_chat *chat, int32_t *ids,
+                             size_t cap, size_t *n_ids, int32_t *end_id)
+{
+    enum chat_format format;
+    *n_ids = 0;
+    TRY(tokenizer_chat_format(tokenizer, chat->format, &format));
+    struct chat_message *messages = mem_alloc(chat->n_messages, sizeof *messages);
+    enum status status = messages ? STATUS_OK
+                                  : status_fail(STATUS_NO_MEMORY, "no memory for %zu messages", chat->n_messages);
+    for (size_t i = 0; status == STATUS_OK && i < chat->n_messages; i++) {
+        status = read_message(&chat->messages[i], &messages[i]);
+    }
+    if (status == STATUS_OK) {
+        status = tokenizer_encode_chat(tokenizer, format, messages, chat->n_messages, ids, cap, n_ids);
+        *end_id = tokenizer_chat_end(tokenizer, format);
+    }
+    mem_free(messages);
+    return status;
 }
 
 uint64_t text_digest(const struct tokenizer *tokenizer)

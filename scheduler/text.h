@@ -13,6 +13,7 @@
 
 #include "base/base.h"
 #include "model/model.h"
+#include "tandem.h"
 #include "tokenizer/tokenizer.h"
 
 /* The tokenizer of a source, which may be closed afterwards; text_close() frees it.
@@ -27,6 +28,9 @@ void text_close(struct tokenizer *tokenizer); /* NULL is fine */
 /* tokenizer_encode: flags are TOKENIZE_*; ids beyond cap are counted and not written. */
 enum status text_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
                         int flags, int32_t *ids, size_t cap, size_t *n_ids);
+/* td_tokenize_chat. */
+enum status text_encode_chat(const struct tokenizer *tokenizer, const struct td_chat *chat, int32_t *ids,
+                             size_t cap, size_t *n_ids, int32_t *end_id);
 uint64_t text_digest(const struct tokenizer *tokenizer);
 /* What one text_stream_push or text_stream_finish writes at most. */
 size_t text_push_cap(const struct tokenizer *tokenizer);

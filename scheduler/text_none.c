@@ -31,6 +31,14 @@ enum status text_encode(const struct tokenizer *tokenizer, const char *text, siz
     return status_fail(STATUS_UNSUPPORTED, "%s", sentence);
 }
 
+enum status text_encode_chat(const struct tokenizer *tokenizer, const struct td_chat *chat, int32_t *ids,
+                             size_t cap, size_t *n_ids, int32_t *end_id)
+{
+    (void)tokenizer, (void)chat, (void)ids, (void)cap, (void)end_id;
+    *n_ids = 0;
+    return status_fail(STATUS_UNSUPPORTED, "%s", sentence);
+}
+
 uint64_t text_digest(const struct tokenizer *tokenizer)
 {
     (void)tokenizer;

@@ -271,6 +271,25 @@ static enum status read_names(struct reader *reader)
     return STATUS_OK;
 }
 
+/* The file of its own, or the entry of tokenizer_config.json: a text, or a list of named ones. */
+static void read_chat_template(struct reader *reader, struct tokenizer_text file)
+{
+    const json_t *entry = json_object_get(reader->config, "chat_template");
+    for (size_t i = 0; json_is_array(entry) && i < json_array_size(entry); i++) {
+        const json_t *named = json_array_get(entry, i);
+        const char *name = json_string_value(json_object_get(named, "name"));
+        if (name && strcmp(name, "default") == 0) {
+            entry = json_object_get(named, "template");
+            break;
+        }
+    }
+    reader->spec.chat_template = file;
+    if (!file.bytes && json_is_string(entry)) {
+        reader->spec.chat_template =
+            (struct tokenizer_text){ json_string_value(entry), (uint32_t)json_string_length(entry) };
+    }
+}
+
 /* ---- all of it ---- */
 static enum status digest_part(struct digest *digest, const json_t *value)
 {
@@ -343,6 +362,7 @@ enum status tokenizer_create_json(const struct tokenizer_files *files, struct to
     }
     reader.root = root;
     reader.config = config;
+    read_chat_template(&reader, files->chat_template);
     status = read_all(&reader);
     if (status == STATUS_OK) {
         status = tokenizer_build(&bpe_kind, &reader.spec, &reader.recipe, out);

@@ -78,6 +78,8 @@ struct tokenizer {
     bool drops_space;
     uint32_t longest_piece_bytes;
     uint64_t digest;
+    enum chat_format chat_format;
+    char chat_sentence[256];      /* why there is none */
     void *state;                  /* of the kind */
 };
 

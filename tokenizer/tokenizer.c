@@ -2,8 +2,10 @@
  * each token. Text to ids is encode.c. */
 #include "tokenizer/tokenizer.h"
 
+#include <stdio.h>
 #include <string.h>
 
+#include "tokenizer/chat.h"
 #include "tokenizer/kind.h"
 
 static const struct tokenizer_kind *const KINDS[] = { &spm_kind, &bpe_kind };
@@ -245,6 +247,16 @@ static void set_around(struct tokenizer *tokenizer, const struct tokenizer_spec 
     }
 }
 
+static void set_chat(struct tokenizer *tokenizer, struct tokenizer_text chat_template)
+{
+    const char *sentence = "the model names no chat format; --chat-format gives one";
+    if (chat_template.n_bytes > 0 &&
+        chat_format_detect(chat_template.bytes, chat_template.n_bytes, &tokenizer->chat_format) != STATUS_OK) {
+        sentence = status_message();
+    }
+    snprintf(tokenizer->chat_sentence, sizeof tokenizer->chat_sentence, "%s", sentence);
+}
+
 static enum status build(struct tokenizer *tokenizer, const struct tokenizer_spec *spec, struct recipe *recipe)
 {
     TRY(copy_spec(tokenizer, spec));
@@ -269,6 +281,7 @@ enum status tokenizer_build(const struct tokenizer_kind *kind, const struct toke
             .unk_id = spec->unk_id,
         };
         set_around(tokenizer, spec, recipe);
+        set_chat(tokenizer, spec->chat_template);
         status = build(tokenizer, spec, recipe);
     } else if (status == STATUS_OK) {
         status = status_fail(STATUS_NO_MEMORY, "no memory for a tokenizer");
@@ -338,6 +351,15 @@ bool tokenizer_is_control(const struct tokenizer *tokenizer, int32_t id)
 {
     return id >= 0 && id < tokenizer->n_tokens &&
            (tokenizer->classes[id] == TOKEN_CONTROL || tokenizer->classes[id] == TOKEN_UNKNOWN);
+}
+
+enum status tokenizer_chat_format(const struct tokenizer *tokenizer, const char *name, enum chat_format *out)
+{
+    *out = tokenizer->chat_format;
+    if (name) {
+        return chat_format_find(name, out);
+    }
+    return *out == CHAT_NONE ? status_fail(STATUS_UNSUPPORTED, "%s", tokenizer->chat_sentence) : STATUS_OK;
 }
 
 bool tokenizer_adds_space(const struct tokenizer *tokenizer) { return tokenizer->drops_space; }

@@ -24,6 +24,10 @@ enum {
     TOKENIZER_MAX_MERGES = 1 << 24
 };
 struct tokenizer_text { const char *bytes; uint32_t n_bytes; }; /* not NUL-terminated */
+/* The words around the messages of a conversation (chat.c). */
+enum chat_format {
+    CHAT_NONE, CHAT_CHATML, CHAT_LLAMA2, CHAT_LLAMA3, CHAT_ZEPHYR, CHAT_MISTRAL_V1, CHAT_MISTRAL_V3
+};
 struct tokenizer_spec { /* borrowed during tokenizer_create only; everything is copied */
     const char *kind;                   /* "llama" (SentencePiece BPE), "gpt2" (byte-level BPE) */
     const char *pre;                    /* gpt2: how text is cut, as tokenizer.ggml.pre names it */
@@ -34,6 +38,7 @@ struct tokenizer_spec { /* borrowed during tokenizer_create only; everything is 
     int32_t n_tokens, n_merges;
     int32_t bos_id, eos_id, unk_id, pad_id, eot_id; /* -1 = none; out of range is refused */
     bool add_bos, add_eos, add_space_prefix;
+    struct tokenizer_text chat_template; /* 0 bytes = none; a format is told from it, it is not run */
 };
 
 struct tokenizer;
@@ -69,6 +74,23 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text
 struct tokenizer_part { const char *bytes; size_t n_bytes; bool is_literal; };
 enum status tokenizer_encode_parts(const struct tokenizer *tokenizer, const struct tokenizer_part *parts,
                                    size_t n_parts, int flags, int32_t *ids, size_t cap, size_t *n_ids);
+
+/* ---- chat ---- */
+enum chat_role { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT };
+struct chat_message { enum chat_role role; struct tokenizer_text content; };
+/* The format named; NULL: the one that the model's template is. STATUS_UNSUPPORTED with a sentence
+ * that names the template when it is none that we know, or that there is none. */
+enum status tokenizer_chat_format(const struct tokenizer *tokenizer, const char *name, enum chat_format *out);
+const char *chat_format_name(enum chat_format format);
+/* A conversation that ends with the user's message, up to where the answer begins. Whatever messages
+ * hold, they make no special token. BOS as the format or the model asks. STATUS_INVALID: roles that
+ * the format has no place for. */
+enum status tokenizer_encode_chat(const struct tokenizer *tokenizer, enum chat_format format,
+                                  const struct chat_message *messages, size_t n_messages, int32_t *ids, size_t cap,
+                                  size_t *n_ids);
+/* The token that ends an answer; -1 = none. */
+int32_t tokenizer_chat_end(const struct tokenizer *tokenizer, enum chat_format format);
+
 /* Bytes of one token as it stands in a text (SPM: ▁ becomes a space, <0x0A> its byte; control tokens
  * and the unknown token nothing, their spelling if show_control). An id out of range is nothing.
  * Lives as long as the tokenizer. */
