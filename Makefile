@@ -69,14 +69,17 @@ isa_of = $(or $(patsubst _%,%,$(filter _fma _avx2 _avx512,_$(lastword $(subst _,
 
 # ---- what is built from what ----
 # Rooms of the engine core: libc, libm and pthreads alone. Where the core does without text, a stub
-# file (scheduler/text_none.c) stands in for the real one (scheduler/text.c).
+# file (scheduler/text_none.c, model/folder_none.c) stands in for the real one.
 CORE_ROOMS := base backend backend/cpu model sampling kvcache batching verify target draft scheduler
 ROOM_SRC := $(foreach room,$(CORE_ROOMS),$(wildcard $(room)/*.c))
 ifneq ($(ARCH),x86_64)
 ROOM_SRC := $(filter-out %_avx2.c %_avx512.c %_fma.c,$(ROOM_SRC))
 endif
-CORE_SRC := $(filter-out scheduler/text.c,$(ROOM_SRC))
-LIB_SRC  := $(filter-out scheduler/text_none.c,$(ROOM_SRC)) $(wildcard tokenizer/*.c)
+FULL_ONLY := scheduler/text.c model/folder.c model/folder_config.c model/folder_files.c \
+             model/folder_names.c model/folder_json.c model/safetensors.c
+CORE_ONLY := scheduler/text_none.c model/folder_none.c
+CORE_SRC := $(filter-out $(FULL_ONLY),$(ROOM_SRC))
+LIB_SRC  := $(filter-out $(CORE_ONLY),$(ROOM_SRC)) $(wildcard tokenizer/*.c)
 CLI_SRC  := $(wildcard cli/*.c bench/*.c)
 
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))

@@ -14,7 +14,7 @@
 #include "backend/backend.h"
 #include "base/base.h"
 
-enum { MODEL_MAX_EOS = 8, MODEL_NAME_CAP = 64 };
+enum { MODEL_MAX_EOS = 8, MODEL_NAME_CAP = 64, MODEL_MAX_ROPE_PAIRS = 128 };
 enum rope_scaling { ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_LLAMA3, ROPE_SCALING_YARN };
 
 struct model_config {
@@ -52,7 +52,8 @@ struct model_tensor_info {
 };
 struct model_text { const char *bytes; uint32_t n_bytes; };
 struct model_source;
-/* "synth:..." or the path of a GGUF file. The structure is checked here: counts, sizes, offsets,
+/* "synth:...", the path of a GGUF file (the first of several that belong together), or that of a
+ * Hugging Face folder. The structure is checked here: counts, sizes, offsets,
  * types, names. A well-formed file that cannot be run (vocabulary only, other architecture, wrong
  * shapes) opens all the same, for inspect and tokenize; model_source_check() says why it cannot. */
 enum status model_source_open(const char *name, struct model_source **out);
@@ -88,6 +89,9 @@ struct model_vocab {
     struct model_text chat_template;   /* tokenizer.chat_template; 0 bytes = none */
 };
 const struct model_vocab *model_source_vocab(const struct model_source *source);
+/* What the model's makers advise for sampling (generation_config.json); below 0: not said. */
+struct model_hints { double temperature, top_p, min_p, repetition_penalty; int32_t top_k; };
+struct model_hints model_source_hints(const struct model_source *source);
 /* The folder whose tokenizer.json holds the vocabulary; NULL where it is in the file itself. */
 const char *model_source_folder(const struct model_source *source);
 /* Writes source as a GGUF v3 file (synth --out; types unchanged). */

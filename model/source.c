@@ -3,6 +3,13 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+
+static bool is_folder(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
 
 enum status model_source_open(const char *name, struct model_source **out)
 {
@@ -10,7 +17,7 @@ enum status model_source_open(const char *name, struct model_source **out)
     if (strncmp(name, "synth:", 6) == 0) {
         return synth_source_open(name, out);
     }
-    return gguf_source_open(name, out);
+    return is_folder(name) ? folder_source_open(name, out) : gguf_source_open(name, out);
 }
 
 enum status model_source_open_bytes(const void *bytes, size_t n_bytes, struct model_source **out)
@@ -82,6 +89,12 @@ const struct model_vocab *model_source_vocab(const struct model_source *source)
 }
 
 const char *model_source_folder(const struct model_source *source) { return source->folder; }
+
+struct model_hints model_source_hints(const struct model_source *source)
+{
+    const struct model_hints none = { -1, -1, -1, -1, -1 };
+    return source->has_hints ? source->hints : none;
+}
 
 /* ---- shared by the kinds ---- */
 

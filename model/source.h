@@ -34,6 +34,8 @@ struct model_source {
     bool has_vocab;
     const char *folder;                /* of tokenizer.json, owned by the kind; NULL: none */
     const struct gguf *gguf;           /* keys as the file has them, owned by the kind; NULL: none */
+    struct model_hints hints;          /* has_hints false: none */
+    bool has_hints;
     enum status check;                 /* what model_source_check() says, and its sentence */
     char check_sentence[SOURCE_SENTENCE_CAP];
     char label[256];                   /* how sentences call it */
@@ -62,5 +64,6 @@ void requantize_say(const struct model_source *source, uint64_t memory_bytes);
 enum status gguf_source_open(const char *path, struct model_source **out);
 enum status gguf_source_open_bytes(const void *bytes, size_t n_bytes, struct model_source **out);
 enum status synth_source_open(const char *name, struct model_source **out); /* "synth:..." */
+enum status folder_source_open(const char *path, struct model_source **out); /* folder.c, folder_none.c */
 
 #endif
