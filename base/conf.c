@@ -11,18 +11,19 @@
 #include <string.h>
 
 #define V(verb) (1u << VERB_##verb)
-#define GENERATES (V(RUN) | V(BATCH))
+#define GENERATES (V(RUN) | V(BATCH) | V(CHAT))
 #define LOADS (GENERATES | V(LOGITS))
 #define COMPUTES (LOADS | V(BENCH) | V(DOCTOR))
 #define READS (V(TOKENIZE) | V(DETOKENIZE))
-#define EVERY ((1u << VERB_CHAT) - 1u)
+#define EVERY ((1u << VERB_SERVE) - 1u)
 
 static const struct conf_verb_info verb_table[VERB_COUNT] = {
     [VERB_RUN] = {"run", "", "one prompt to text, streamed",
         "The prompt comes from --prompt, --prompt-file, --ids or standard input. Text goes to\n"
         "standard output; speed, digest and fingerprint to standard error.", 0, 0, NULL},
     [VERB_BATCH] = {"batch", "FILE", "JSON lines in, JSON lines out, all running together",
-        "Each line of FILE (- is standard input) is an object: id, prompt or ids, and any of\n"
+        "Each line of FILE (- is standard input) is an object: id, prompt, ids or messages (a list of\n"
+        "role and content; role is system, user or assistant), and any of\n"
         "max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,\n"
         "frequency_penalty, seed, stop, ignore_eos, priority; what it leaves out comes from the\n"
         "options. A result is written as each request ends, with its id. A line that cannot be\n"
@@ -45,8 +46,10 @@ static const struct conf_verb_info verb_table[VERB_COUNT] = {
     [VERB_DETOKENIZE] = {"detokenize", "[IDS...]", "ids to text",
         "Ids come as arguments or on standard input, apart by spaces, commas or lines, or as the\n"
         "object that tokenize --json writes.", 0, CONF_ARGUMENT_CAP, NULL},
-    [VERB_CHAT] = {"chat", "", "a conversation in the terminal", NULL, 0, 0,
-        "'chat' is not built yet; 'run' continues one prompt"},
+    [VERB_CHAT] = {"chat", "", "a conversation in the terminal",
+        "Each line is a message; the answer is streamed to standard output. /reset forgets what was\n"
+        "said, /stats shows the last answer's numbers, /seed N decides the draws to come, /quit or the\n"
+        "end of input ends. Ctrl-C stops an answer and not the program.", 0, 0, NULL},
     [VERB_SERVE] = {"serve", "", "an HTTP server", NULL, 0, 0,
         "'serve' is not built yet; 'batch' runs many requests together"},
     [VERB_DRAFT_WORKER] = {"draft-worker", "", "a draft for other machines", NULL, 0, 0,
@@ -126,6 +129,11 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "64 bits that decide every draw (default: from the system, and reported)", GENERATES},
     [OPT_SAMPLING] = {"sampling", 0, CONF_CHOICE, 0, 0, "options", "options", "model", "FROM",
         "where sampling settings come from", GENERATES},
+    [OPT_SYSTEM] = {"system", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "TEXT",
+        "the conversation's system message", V(CHAT)},
+    [OPT_CHAT_FORMAT] = {"chat-format", 0, CONF_CHOICE, 0, 0, NULL,
+        "chatml|llama2|llama3|zephyr|mistral-v1|mistral-v3", NULL, "FORMAT",
+        "words around messages (default: as the model's template says)", V(CHAT) | V(BATCH)},
     [OPT_OUT] = {"out", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "FILE",
         "file to write", V(LOGITS) | V(SYNTH)},
     [OPT_NO_SPECIAL] = {"no-special", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
@@ -140,7 +148,7 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
     [OPT_TEXT] = {"text", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "FILE",
         "text whose perplexity under both models is compared (its first 2048 tokens)", V(QUANTIZE)},
     [OPT_JSON] = {"json", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
-        "one JSON object instead of text", EVERY & ~(V(BATCH) | V(BENCH))},
+        "one JSON object instead of text", EVERY & ~(V(BATCH) | V(BENCH) | V(CHAT))},
     [OPT_QUIET] = {"quiet", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
         "nothing on standard error but errors", EVERY},
     [OPT_TRACE] = {"trace", 0, CONF_TEXT, 0, 0, NULL, NULL, "*", "FILE",

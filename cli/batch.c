@@ -29,6 +29,7 @@ struct batch_item {
     uint64_t id;
     struct td_request request;
     const char *stops[MAX_STOPS];
+    int32_t end_id;                  /* of a conversation's answer */
     struct result result;
 };
 
@@ -147,16 +148,42 @@ static enum status item_stops(struct batch_item *item, const json_t *value)
     return STATUS_OK;
 }
 
+/* The strings stay the line's: the item keeps it. */
+static enum status item_messages(const struct batch *batch, struct batch_item *item, const json_t *list)
+{
+    const size_t n = json_array_size(list);
+    struct td_message *messages = mem_alloc(n, sizeof *messages);
+    enum status status = messages ? STATUS_OK : status_fail(STATUS_NO_MEMORY, "no memory for %zu messages", n);
+    for (size_t i = 0; status == STATUS_OK && i < n; i++) {
+        const json_t *content = json_object_get(json_array_get(list, i), "content");
+        messages[i].role = json_string_value(json_object_get(json_array_get(list, i), "role"));
+        messages[i].text = json_string_value(content);
+        messages[i].n_text = json_string_length(content);
+        if (!messages[i].role || !messages[i].text) {
+            status = status_fail(STATUS_INVALID, "\"messages\" is a list of objects with \"role\" and \"content\"");
+        }
+    }
+    const struct td_chat chat = {conf_text(batch->conf, OPT_CHAT_FORMAT), messages, n};
+    if (status == STATUS_OK) {
+        status = engine_tokenize_chat(batch->engine, &chat, &item->result.prompt, &item->end_id);
+        item->request.stop_ids = &item->end_id;
+        item->request.n_stop_ids = item->end_id >= 0;
+    }
+    mem_free(messages);
+    return status;
+}
+
 static enum status item_prompt(const struct batch *batch, struct batch_item *item)
 {
     const json_t *prompt = json_object_get(item->line, "prompt"), *ids = json_object_get(item->line, "ids");
-    if (json_object_get(item->line, "messages")) {
-        return status_fail(STATUS_UNSUPPORTED, "\"messages\" need a chat template, which is not built yet; "
-                           "give \"prompt\" or \"ids\"");
+    const json_t *messages = json_object_get(item->line, "messages");
+    const int n_given = (prompt != NULL) + (ids != NULL) + (messages != NULL);
+    if (n_given != 1) {
+        return status_fail(STATUS_INVALID, "expected one of \"prompt\", \"ids\" and \"messages\", found %s",
+                           n_given == 0 ? "none" : "more");
     }
-    if ((prompt != NULL) == (ids != NULL)) {
-        return status_fail(STATUS_INVALID, "expected one of \"prompt\" and \"ids\", found %s",
-                           prompt ? "both" : "neither");
+    if (messages) {
+        return item_messages(batch, item, messages);
     }
     if (prompt && !json_is_string(prompt)) {
         return status_fail(STATUS_INVALID, "\"prompt\" is a text");

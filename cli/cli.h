@@ -17,6 +17,7 @@
 
 /* ---- verbs ---- */
 enum status verb_run(const struct conf *conf);
+enum status verb_chat(const struct conf *conf);
 enum status verb_batch(const struct conf *conf);
 enum status verb_logits(const struct conf *conf);
 enum status verb_bench(const struct conf *conf);
@@ -79,11 +80,15 @@ enum status engine_failed(enum td_status status);
 void engine_request(const struct conf *conf, struct td_request *request);
 /* Text to prompt ids with the target's tokenizer, begin token added. */
 enum status engine_tokenize(struct td_engine *engine, const char *text, size_t n, struct id_list *out);
+/* A conversation to prompt ids; *end_id ends an answer, -1 = none. */
+enum status engine_tokenize_chat(struct td_engine *engine, const struct td_chat *chat, struct id_list *out,
+                                 int32_t *end_id);
 /* GB/s that as many threads read from memory, now. 0 when it cannot be measured. */
 double engine_read_roof(const struct conf *conf, const struct td_engine_info *info, double seconds);
 /* From now on Ctrl-C sets a flag; a second one ends the program at once. */
 void interrupt_catch(void);
-int interrupt_seen(void);
+int interrupt_seen(void); /* the signal's number; 0 = none */
+void interrupt_forget(void); /* and catch the next one */
 
 /* ---- result.c: what run --json and batch write ---- */
 struct result {
@@ -96,6 +101,10 @@ struct result {
 void result_free(struct result *result);
 /* Adds one event's tokens and text; after TD_EVENT_FINISHED the rest of the fields hold. */
 enum status result_add(struct result *result, const struct td_event *event);
+/* Gathers one request's events to its end; text goes to standard output as it comes, if asked to. An
+ * interrupt or a write error cancels the request. */
+enum result_text { RESULT_HOLD_TEXT, RESULT_STREAM_TEXT };
+enum status result_follow(struct result *result, struct td_engine *engine, uint64_t id, enum result_text text);
 double result_tok_per_s(const struct result *result);
 /* GB/s of weights in file format that decoding read. */
 double result_gb_per_s(const struct result *result, const struct td_engine_info *info);

@@ -11,8 +11,7 @@ static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int number)
 {
-    (void)number;
-    interrupted = 1;
+    interrupted = number;
 }
 
 void interrupt_catch(void)
@@ -27,6 +26,12 @@ void interrupt_catch(void)
 }
 
 int interrupt_seen(void) { return interrupted; }
+
+void interrupt_forget(void)
+{
+    interrupted = 0;
+    interrupt_catch();
+}
 
 enum status engine_failed(enum td_status td)
 {
@@ -125,6 +130,24 @@ enum status engine_tokenize(struct td_engine *engine, const char *text, size_t n
         out->ids = bigger;
         out->cap = needed;
         td = td_tokenize(engine, text, n, 0, out->ids, out->cap, &needed);
+    }
+    out->n = td == TD_OK ? needed : 0;
+    return engine_failed(td);
+}
+
+enum status engine_tokenize_chat(struct td_engine *engine, const struct td_chat *chat, struct id_list *out,
+                                 int32_t *end_id)
+{
+    size_t needed = 0;
+    enum td_status td = td_tokenize_chat(engine, chat, out->ids, out->cap, &needed, end_id);
+    if (td == TD_OK && needed > out->cap) {
+        int32_t *bigger = mem_realloc(out->ids, needed, sizeof *bigger);
+        if (!bigger) {
+            return status_fail(STATUS_NO_MEMORY, "no memory for a prompt of %zu tokens", needed);
+        }
+        out->ids = bigger;
+        out->cap = needed;
+        td = td_tokenize_chat(engine, chat, out->ids, out->cap, &needed, end_id);
     }
     out->n = td == TD_OK ? needed : 0;
     return engine_failed(td);

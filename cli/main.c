@@ -11,7 +11,7 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DIFFERENT = 3, EXIT_
 static enum status (*const verbs[VERB_COUNT])(const struct conf *conf) = {
     [VERB_RUN] = verb_run, [VERB_BATCH] = verb_batch, [VERB_LOGITS] = verb_logits,
     [VERB_BENCH] = verb_bench, [VERB_DOCTOR] = verb_doctor, [VERB_INSPECT] = verb_inspect,
-    [VERB_SYNTH] = verb_synth, [VERB_TOKENIZE] = verb_tokenize, [VERB_DETOKENIZE] = verb_detokenize,
+    [VERB_SYNTH] = verb_synth, [VERB_CHAT] = verb_chat, [VERB_TOKENIZE] = verb_tokenize, [VERB_DETOKENIZE] = verb_detokenize,
     [VERB_QUANTIZE] = verb_quantize,
 };
 

@@ -25,6 +25,35 @@ enum status result_add(struct result *result, const struct td_event *event)
     return STATUS_OK;
 }
 
+enum status result_follow(struct result *result, struct td_engine *engine, uint64_t id, enum result_text text)
+{
+    static const int64_t wait_ns = 50000000; /* how long Ctrl-C may go unnoticed */
+    int cancelled = 0;
+    enum status status = STATUS_OK; /* of writing: the request is still drained to its end */
+    for (;;) {
+        struct td_event event;
+        const enum td_status td = td_next_event(engine, wait_ns, &event);
+        if (!cancelled && (interrupt_seen() || status != STATUS_OK)) {
+            td_cancel(engine, id);
+            cancelled = 1;
+        }
+        if (td == TD_TIMEOUT) {
+            continue;
+        }
+        TRY(engine_failed(td));
+        if (status == STATUS_OK) {
+            status = result_add(result, &event);
+        }
+        if (status == STATUS_OK && text == RESULT_STREAM_TEXT && event.n_text > 0) {
+            status = output_write(event.text, event.n_text);
+            status = status == STATUS_OK ? output_flush() : status;
+        }
+        if (event.kind == TD_EVENT_FINISHED) {
+            return status;
+        }
+    }
+}
+
 /* The first token comes from the prompt's last row; decoding made the others. */
 double result_tok_per_s(const struct result *result)
 {

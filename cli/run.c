@@ -6,8 +6,6 @@
 #include "bench/bench.h"
 #include "cli/cli.h"
 
-static const int64_t WAIT_NS = 50000000; /* how long Ctrl-C may go unnoticed */
-
 /* Reads the prompt's text; *has_ids when ids were given instead. Before the model is loaded: what is
  * wrong here should not take that long to say. */
 static enum status run_read_prompt(const struct conf *conf, struct text *prompt, struct result *result,
@@ -31,37 +29,6 @@ static enum status run_read_prompt(const struct conf *conf, struct text *prompt,
         say(conf, "reading the prompt from the terminal; Ctrl-D ends it");
     }
     return input_read(file ? file : "-", prompt);
-}
-
-/* Streams text as it comes, unless one object is wanted at the end. */
-static enum status run_stream(const struct conf *conf, struct td_engine *engine, uint64_t id,
-                              struct result *result)
-{
-    const int streams = !conf_flag(conf, OPT_JSON);
-    int cancelled = 0;
-    enum status status = STATUS_OK; /* of writing: the request is still drained to its end */
-    for (;;) {
-        struct td_event event;
-        const enum td_status td = td_next_event(engine, WAIT_NS, &event);
-        if (!cancelled && (interrupt_seen() || status != STATUS_OK)) {
-            td_cancel(engine, id);
-            cancelled = 1;
-        }
-        if (td == TD_TIMEOUT) {
-            continue;
-        }
-        TRY(engine_failed(td));
-        if (status == STATUS_OK) {
-            status = result_add(result, &event);
-        }
-        if (status == STATUS_OK && streams && event.n_text > 0) {
-            status = output_write(event.text, event.n_text);
-            status = status == STATUS_OK ? output_flush() : status;
-        }
-        if (event.kind == TD_EVENT_FINISHED) {
-            return status;
-        }
-    }
 }
 
 static enum status run_close(const struct conf *conf, const struct td_engine_info *info,
@@ -126,7 +93,7 @@ static enum status run_request(const struct conf *conf, struct td_engine *engine
     request.n_ids = result->prompt.n;
     TRY(engine_failed(td_submit(engine, &request, &id)));
     TRY(run_echo(conf, prompt));
-    TRY(run_stream(conf, engine, id, result));
+    TRY(result_follow(result, engine, id, conf_flag(conf, OPT_JSON) ? RESULT_HOLD_TEXT : RESULT_STREAM_TEXT));
     if (result->finish == TD_FINISH_ERROR) {
         return status_fail(STATUS_INVALID, "%s", result->error);
     }

@@ -144,7 +144,7 @@ static void test_not_built_is_refused(void **state)
 {
     (void)state;
     static const char *const lines[] = {
-        "serve", "chat", "audit", "draft-worker", "run --draft model.gguf",
+        "serve", "audit", "draft-worker", "run --draft model.gguf",
         "run --verify rejection", "run --plan native", "run --plan fast", "run --target-device cuda:0",
         "run --draft-device cpu:1", "run --sampling model", "run --trace out.json",
     };
@@ -222,7 +222,7 @@ static void test_limits(void **state)
 static void test_help(void **state)
 {
     (void)state;
-    for (int v = 0; v < VERB_CHAT; v++) {
+    for (int v = 0; v < VERB_SERVE; v++) {
         static char page[16384];
         FILE *out = fmemopen(page, sizeof page, "w");
         assert_non_null(out);
