@@ -344,6 +344,254 @@ static void test_unknown(void **state)
     expect_steps(&parts, "aba", "0 1 0");
 }
 
+/* ---- the definition, without a queue ---- */
+enum { LETTERS = 4, RULES = 40 };
+struct rules { char texts[LETTERS + RULES][40]; int n_texts; int left[RULES], right[RULES], result[RULES], n; };
+
+/* Random merges of what is there already. */
+static void make_rules(struct rules *rules, uint64_t seed)
+{
+    memset(rules, 0, sizeof *rules);
+    for (; rules->n_texts < LETTERS; rules->n_texts++) {
+        rules->texts[rules->n_texts][0] = (char)('a' + rules->n_texts);
+    }
+    for (uint64_t i = 0; i < RULES; i++) {
+        const uint64_t word = rng_mix64(seed * 1000 + i);
+        const int left = (int)(word % (uint64_t)rules->n_texts), right = (int)((word >> 20) % (uint64_t)rules->n_texts);
+        char joined[80];
+        snprintf(joined, sizeof joined, "%s%s", rules->texts[left], rules->texts[right]);
+        int result = 0;
+        while (result < rules->n_texts && strcmp(rules->texts[result], joined) != 0) {
+            result++;
+        }
+        if (strlen(joined) > 12) {
+            continue;
+        }
+        if (result == rules->n_texts) {
+            snprintf(rules->texts[rules->n_texts++], sizeof rules->texts[0], "%.39s", joined);
+        }
+        rules->left[rules->n] = left, rules->right[rules->n] = right, rules->result[rules->n++] = result;
+    }
+}
+
+static struct tokenizer *open_rules(const struct rules *rules)
+{
+    static char vocab[8192], merges[8192];
+    size_t n = 0, m = 0;
+    for (int i = 0; i < rules->n_texts; i++) {
+        n += (size_t)snprintf(vocab + n, sizeof vocab - n, "%s\"%s\": %d", i ? ", " : "", rules->texts[i], i);
+    }
+    merges[0] = '\0';
+    for (int i = 0; i < rules->n; i++) {
+        const char *left = rules->texts[rules->left[i]], *right = rules->texts[rules->right[i]];
+        m += i % 2 ? (size_t)snprintf(merges + m, sizeof merges - m, ", [\"%s\", \"%s\"]", left, right)
+                   : (size_t)snprintf(merges + m, sizeof merges - m, "%s\"%s %s\"", i ? ", " : "", left, right);
+    }
+    return open_parts(&(struct json_parts){ .vocab = vocab, .merges = merges });
+}
+
+/* Looks at all pairs for the earliest rule, again and again; of equal pairs the last rule counts. */
+static size_t encode_plainly(const struct rules *rules, const char *text, int32_t *ids)
+{
+    size_t n = strlen(text);
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = text[i] - 'a';
+    }
+    for (;;) {
+        int best = RULES;
+        size_t place = 0;
+        for (size_t i = 0; i + 1 < n; i++) {
+            int rule = -1;
+            for (int r = 0; r < rules->n; r++) {
+                rule = rules->left[r] == ids[i] && rules->right[r] == ids[i + 1] ? r : rule;
+            }
+            if (rule >= 0 && rule < best) {
+                best = rule;
+                place = i;
+            }
+        }
+        if (best == RULES) {
+            return n;
+        }
+        ids[place] = rules->result[best];
+        memmove(ids + place + 1, ids + place + 2, (n - place - 2) * sizeof *ids);
+        n--;
+    }
+}
+
+static void test_equals_plain_encoder(void **state)
+{
+    (void)state;
+    static struct rules rules;
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        make_rules(&rules, seed);
+        struct tokenizer *tokenizer = open_rules(&rules);
+        for (uint64_t round = 0; round < 8; round++) {
+            char text[80] = "";
+            const size_t n_text = rng_mix64(seed * 31 + round) % 70;
+            for (size_t i = 0; i < n_text; i++) {
+                text[i] = (char)('a' + rng_mix64(seed * 7919 + round * 131 + i) % (round % 2 ? LETTERS : 2));
+            }
+            int32_t expected[80], ids[80];
+            size_t n_ids = 0;
+            const size_t n = encode_plainly(&rules, text, expected);
+            assert_int_equal(tokenizer_encode(tokenizer, text, n_text, 0, ids, 80, &n_ids), STATUS_OK);
+            if (n_ids != n || memcmp(ids, expected, n * sizeof *ids) != 0) {
+                fail_msg("seed %d: '%s' is encoded differently", (int)seed, text);
+            }
+        }
+        tokenizer_destroy(tokenizer);
+    }
+}
+
+/* ---- there and back ---- */
+static void expect_round_trip(const char *name, const struct tokenizer *tokenizer, const char *text, size_t n_text,
+                              int flags)
+{
+    static int32_t ids[8 * IDS_CAP];
+    static char back[8 * IDS_CAP];
+    size_t n_ids = 0, n = 0;
+    if (tokenizer_encode(tokenizer, text, n_text, flags, ids, 8 * IDS_CAP, &n_ids) != STATUS_OK) {
+        fail_msg("%s: %s", name, status_message());
+    }
+    assert_true(n_ids <= 8 * IDS_CAP);
+    for (size_t i = 0; i < n_ids; i++) {
+        const struct tokenizer_text piece = tokenizer_piece(tokenizer, ids[i], true);
+        const bool drop = i == 0 && tokenizer_adds_space(tokenizer) && piece.n_bytes > 0 && piece.bytes[0] == ' ';
+        assert_true(n + piece.n_bytes <= sizeof back);
+        memcpy(back + n, piece.bytes + drop, piece.n_bytes - drop);
+        n += piece.n_bytes - drop;
+    }
+    if (n != n_text || memcmp(back, text, n) != 0) {
+        fail_msg("%s: %zu bytes came back as %zu others", name, n_text, n);
+    }
+}
+
+/* Characters that tokenizers stumble over: joiners, marks, directions, blanks, ends of ranges. */
+static const uint32_t hostile_points[] = {
+    0, 0x1, 0x7f, 0x80, 0x85, 0xa0, 0xad, 0x130, 0x131, 0x17f, 0x1c5, 0x300, 0x301, 0x316, 0x34f, 0x600, 0xe31,
+    0x1160, 0x1100, 0x1161, 0x11a8, 0x180e, 0x1e9e, 0x200b, 0x200d, 0x2028, 0x202e, 0x2126, 0x212a, 0x2581, 0x3000,
+    0x4e00, 0xac00, 0xd7ff, 0xe000, 0xfb01, 0xfdfa, 0xfe0f, 0xfeff, 0xfffd, 0xffff, 0x10000, 0x1d15e, 0x1f1e6,
+    0x1f469, 0xe0001, 0x10ffff, 'a', ' ', '\n', '\r', '\'', '1', '<',
+};
+
+static size_t put_utf8(uint32_t point, char *out)
+{
+    if (point < 0x80) {
+        out[0] = (char)point;
+        return 1;
+    }
+    const size_t n = point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
+    for (size_t i = n; i-- > 1; point >>= 6) {
+        out[i] = (char)(0x80 | (point & 0x3f));
+    }
+    out[0] = (char)((0xf00 >> n & 0xf0) | point);
+    return n;
+}
+
+static size_t make_text(uint64_t seed, int is_utf8, char *out, size_t cap)
+{
+    enum { N_POINTS = sizeof hostile_points / sizeof hostile_points[0] };
+    const size_t want = rng_mix64(seed) % (cap - 8);
+    size_t n = 0;
+    for (uint64_t i = 0; n < want; i++) {
+        const uint64_t word = rng_mix64(seed * 104729 + i);
+        if (is_utf8) {
+            n += put_utf8(hostile_points[word % N_POINTS], out + n);
+        } else {
+            out[n++] = (char)(word >> 8 & (word & 1 ? 0xff : 0x7f));
+        }
+    }
+    return n;
+}
+
+/* Byte-level vocabularies without a normalizer give back whatever bytes they got; characters with
+ * byte fallback too, but for the mark that stands for a space. */
+static void test_round_trips(void **state)
+{
+    (void)state;
+    golden_or_skip();
+    static const char *const files[] = {
+        "vocab/ggml-vocab-gpt-2.gguf", "vocab/ggml-vocab-llama-bpe.gguf", "golden/tokenizers/gpt2",
+        "golden/tokenizers/llama3", "golden/tokenizers/smollm",
+    };
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char path[1024], text[512];
+        assert_true(golden_path(files[i], path, sizeof path));
+        struct tokenizer *tokenizer = open_path(path);
+        for (uint64_t seed = 1; seed <= (SANITIZED ? 60 : 600); seed++) {
+            const size_t n = make_text(seed, seed % 2 == 0, text, sizeof text);
+            expect_round_trip(files[i], tokenizer, text, n, seed % 3 ? 0 : TOKENIZE_LITERAL);
+        }
+        tokenizer_destroy(tokenizer);
+    }
+}
+
+/* Those that normalise give the normal form back, and that form is its own. */
+static void test_normal_forms_settle(void **state)
+{
+    (void)state;
+    golden_or_skip();
+    char path[1024], text[512], first[4096];
+    assert_true(golden_path("golden/tokenizers/qwen2", path, sizeof path));
+    struct tokenizer *tokenizer = open_path(path);
+    for (uint64_t seed = 1; seed <= 400; seed++) {
+        static int32_t ids[IDS_CAP];
+        size_t n_ids = 0, n = 0;
+        const size_t n_text = make_text(seed, seed % 2 == 0, text, sizeof text);
+        assert_int_equal(tokenizer_encode(tokenizer, text, n_text, 0, ids, IDS_CAP, &n_ids), STATUS_OK);
+        for (size_t i = 0; i < n_ids; i++) {
+            const struct tokenizer_text piece = tokenizer_piece(tokenizer, ids[i], true);
+            assert_true(n + piece.n_bytes <= sizeof first);
+            memcpy(first + n, piece.bytes, piece.n_bytes);
+            n += piece.n_bytes;
+        }
+        expect_round_trip("qwen2", tokenizer, first, n, 0);
+    }
+    tokenizer_destroy(tokenizer);
+}
+
+/* ---- time ---- */
+static void test_a_megabyte(void **state)
+{
+    (void)state;
+    golden_or_skip();
+    static const char *const files[] = {
+        "vocab/ggml-vocab-gpt-2.gguf", "vocab/ggml-vocab-llama-bpe.gguf", "vocab/ggml-vocab-qwen2.gguf",
+        "golden/tokenizers/smollm", "golden/tokenizers/llama2", "golden/tokenizers/llama3",
+    };
+    static const char *const units[] = { "a", " ", "\n", "1", "\xcc\x81", "\xe4\xbd\xa0", "'s", "aA", " \n", "\xff", ". a" };
+    const size_t n_text = SANITIZED ? 1 << 16 : 1 << 20;
+    char *text = malloc(n_text);
+    assert_non_null(text);
+    double worst = 0;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char path[1024];
+        assert_true(golden_path(files[i], path, sizeof path));
+        struct tokenizer *tokenizer = open_path(path);
+        for (size_t j = 0; j < sizeof units / sizeof units[0]; j++) {
+            const size_t len = strlen(units[j]);
+            for (size_t at = 0; at < n_text; at++) {
+                text[at] = units[j][at % len];
+            }
+            size_t n_ids = 0;
+            const int64_t begin = clock_now_ns();
+            if (tokenizer_encode(tokenizer, text, n_text, 0, NULL, 0, &n_ids) != STATUS_OK) {
+                fail_msg("%s: a megabyte of '%s': %s", files[i], units[j], status_message());
+            }
+            const double ms = (double)(clock_now_ns() - begin) * 1e-6;
+            worst = ms > worst ? ms : worst;
+            assert_true(n_ids > 0);
+            if (ms > 1000 && !SANITIZED) {
+                fail_msg("%s: a megabyte of '%s' took %.0f ms", files[i], units[j], ms);
+            }
+        }
+        tokenizer_destroy(tokenizer);
+    }
+    printf("a megabyte: %.0f ms at worst\n", worst);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -355,6 +603,10 @@ int main(void)
         cmocka_unit_test(test_added_tokens),
         cmocka_unit_test(test_around),
         cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_equals_plain_encoder),
+        cmocka_unit_test(test_round_trips),
+        cmocka_unit_test(test_normal_forms_settle),
+        cmocka_unit_test(test_a_megabyte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
