@@ -2,9 +2,11 @@
  * rows permuted as they expect, tensor types unchanged. It is written beside its final name and moved
  * there when it is whole, so that no half file bears the name, and source and target may be one. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "model/config.h"
@@ -124,13 +126,38 @@ static void put_config(struct writer *writer, const struct model_config *config)
     }
 }
 
+/* Every id that ends a text, in the keys there are for them: those that the vocabulary gives a key
+ * keep it, those that only the config knows take the free ones. */
+static void put_eos(struct writer *writer, const struct model_source *source)
+{
+    enum { N_KEYS = 3 };
+    static const char *const KEYS[N_KEYS] = { "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                              "tokenizer.ggml.eom_token_id" };
+    int32_t ids[N_KEYS] = { source->has_vocab ? source->vocab.eos_id : -1,
+                            source->has_vocab ? source->vocab.eot_id : -1, -1 };
+    for (int32_t i = 0; i < source->config.n_eos; i++) {
+        const int32_t id = source->config.eos_ids[i];
+        int place = -1;
+        for (int k = N_KEYS - 1; k >= 0; k--) {
+            place = ids[k] < 0 ? k : place;
+        }
+        if (place >= 0 && id != ids[0] && id != ids[1] && id != ids[2]) {
+            ids[place] = id;
+        }
+    }
+    for (int k = 0; k < N_KEYS; k++) {
+        if (ids[k] >= 0) {
+            put_key_int(writer, KEYS[k], ids[k]);
+        }
+    }
+}
+
 static void put_vocab(struct writer *writer, const struct model_vocab *vocab)
 {
     const struct { const char *key; int32_t id; } IDS[] = {
-        { "tokenizer.ggml.bos_token_id", vocab->bos_id }, { "tokenizer.ggml.eos_token_id", vocab->eos_id },
+        { "tokenizer.ggml.bos_token_id", vocab->bos_id },
         { "tokenizer.ggml.unknown_token_id", vocab->unk_id },
         { "tokenizer.ggml.padding_token_id", vocab->pad_id },
-        { "tokenizer.ggml.eot_token_id", vocab->eot_id },
     };
     put_key_text(writer, "tokenizer.ggml.model", vocab->kind);
     if (vocab->pre[0] != '\0') {
@@ -323,6 +350,7 @@ static void put_header(struct writer *writer, const struct model_source *source)
         if (source->has_vocab) {
             put_vocab(writer, &source->vocab);
         }
+        put_eos(writer, source);
     }
     put_file_keys(writer, source);
     put_tensor_infos(writer, source);
@@ -440,6 +468,36 @@ static enum status write_all(struct write_job *job, const char *part, const char
     return status;
 }
 
+/* A device or pipe of that name would be replaced by the file, or swallow it. */
+static enum status check_target(const char *path)
+{
+    struct stat info;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
+        return status_fail(STATUS_IO, "cannot write %s: it is there, and is no regular file", path);
+    }
+    return STATUS_OK;
+}
+
+static enum status open_part(const char *part, FILE **file)
+{
+    struct stat info;
+    const int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666);
+    *file = NULL;
+    if (fd < 0) {
+        return status_fail(STATUS_IO, "cannot write %s: %s", part, strerror(errno));
+    }
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+        close(fd);
+        return status_fail(STATUS_IO, "cannot write %s: it is there, and is no regular file", part);
+    }
+    *file = fdopen(fd, "wb");
+    if (!*file) {
+        close(fd);
+        return status_fail(STATUS_IO, "cannot write %s: %s", part, strerror(errno));
+    }
+    return STATUS_OK;
+}
+
 enum status model_source_write_gguf(struct model_source *source, const char *path,
                                     void (*progress)(void *user, uint64_t done, uint64_t total),
                                     void *user)
@@ -459,11 +517,11 @@ enum status model_source_write_gguf(struct model_source *source, const char *pat
         return status_fail(STATUS_NO_MEMORY, "no memory for a copy buffer of %zu bytes",
                            longest_copy(source));
     }
-    enum status status;
-    writer.file = fopen(part, "wb");
-    if (!writer.file) {
-        status = status_fail(STATUS_IO, "cannot write %s: %s", part, strerror(errno));
-    } else {
+    enum status status = check_target(path);
+    if (status == STATUS_OK) {
+        status = open_part(part, &writer.file);
+    }
+    if (status == STATUS_OK) {
         status = write_all(&job, part, path);
     }
     mem_free(job.buffer);
