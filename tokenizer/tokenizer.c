@@ -157,6 +157,9 @@ static enum status collect(struct tokenizer *tokenizer, const struct recipe *rec
         const uint8_t bits = bits_of(tokenizer, recipe, id);
         n += (bits & TOKEN_ADDED) && (bits & TOKEN_NORMALIZED) == normalized;
     }
+    if (n == 0) {
+        return STATUS_OK;
+    }
     struct special *specials = mem_alloc((size_t)n, sizeof *specials);
     if (!specials) {
         return status_fail(STATUS_NO_MEMORY, "no memory for %d special tokens", n);
