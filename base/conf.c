@@ -65,8 +65,8 @@ static const struct conf_verb_info verb_table[VERB_COUNT] = {
 /* long: the table of all options, a row each, in the order in which help shows them */
 static const struct conf_option_info option_table[OPT_COUNT] = {
     [OPT_TARGET] = {"target", 'm', CONF_TEXT, 0, 0, NULL, NULL, NULL, "MODEL",
-        "a GGUF file, or synth:llama-1b,q4_0,seed=1 built in memory (default: the model that comes "
-        "with the program)", EVERY & ~(V(SYNTH) | V(QUANTIZE))},
+        "a GGUF file (the first of a split one), a Hugging Face folder, or "
+        "synth:llama-1b,q4_0,seed=1 built in memory (default: the model that comes with the program)", EVERY & ~(V(SYNTH) | V(QUANTIZE))},
     [OPT_DRAFT] = {"draft", 'd', CONF_CHOICE, 0, 0, "none", "none", "*", "DRAFT",
         "what proposes tokens", GENERATES},
     [OPT_TARGET_DEVICE] = {"target-device", 0, CONF_TEXT, 0, 0, NULL, NULL, "cuda*", "DEVICE",
@@ -89,6 +89,8 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "4096)", LOADS},
     [OPT_KV] = {"kv", 0, CONF_CHOICE, 0, 0, "f16", "f16|f32", NULL, "TYPE",
         "type of keys and values in memory", LOADS},
+    [OPT_QUANT] = {"quant", 0, CONF_CHOICE, 0, 0, NULL, "f32|f16|bf16|q8_0|q4_0|q4_k|q6_k", NULL, "TYPE",
+        "convert the weights to this type while loading (default: as they are)", LOADS},
     [OPT_PAGE] = {"page", 0, CONF_INT, 16, 4096, "64", NULL, NULL, "N",
         "positions in a KV page, a multiple of 16", LOADS},
     [OPT_PREFILL_CHUNK] = {"prefill-chunk", 0, CONF_INT, 1, 65536, "512", NULL, NULL, "N",

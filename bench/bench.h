@@ -33,6 +33,7 @@ extern const int bench_n_questions;
 enum { RIG_MAX_CPUS = 1024 };
 struct bench_rig_options {
     const char *target, *isa;
+    const char *quant;       /* weights in this type; NULL: as they are */
     enum kv_type kv;
     int32_t context;         /* positions of the sequence */
     int32_t page_slots;      /* 0 = 64 */

@@ -23,7 +23,7 @@ enum status bench_rig_use_threads(struct bench_rig *rig, int n)
 
 static enum status rig_load(struct bench_rig *rig, const struct bench_rig_options *options)
 {
-    TRY(model_source_open(options->target, &rig->source));
+    TRY(model_source_open_as(options->target, options->quant, &rig->source));
     TRY(model_source_check(rig->source));
     const int32_t model_context = model_source_config(rig->source)->context_len;
     if (options->context > model_context) {

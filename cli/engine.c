@@ -81,6 +81,7 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
     options.isa = conf_text(conf, OPT_ISA);
     options.plan = conf_text(conf, OPT_PLAN);
     options.kv = conf_text(conf, OPT_KV);
+    options.quant = conf_text(conf, OPT_QUANT);
     options.threads = (int32_t)conf_int(conf, OPT_THREADS);
     options.context = (int32_t)conf_int(conf, OPT_CONTEXT);
     options.page = (int32_t)conf_int(conf, OPT_PAGE);

@@ -37,6 +37,7 @@ static enum status logits_open(const struct conf *conf, const struct id_list *id
     progress_init(&progress, conf, "loading");
     const enum status status = bench_rig_init(rig, &(struct bench_rig_options){
         .target = target, .isa = conf_text(conf, OPT_ISA), .context = (int32_t)ids->n,
+        .quant = conf_text(conf, OPT_QUANT),
         .kv = strcmp(conf_text(conf, OPT_KV), "f32") == 0 ? KV_F32 : KV_F16,
         .page_slots = (int32_t)conf_int(conf, OPT_PAGE), .cap_rows = rows, .cap_logits = rows,
         .threads = (int)conf_int(conf, OPT_THREADS), .mlock = conf_flag(conf, OPT_MLOCK),

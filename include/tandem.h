@@ -43,6 +43,7 @@ struct td_engine_options {
     const char *isa;           /* "scalar", "avx2", "avx512"; NULL = best */
     const char *plan;          /* "exact" */
     const char *kv;            /* "f16", "f32" */
+    const char *quant;         /* weights converted while loading: "q8_0", ...; NULL: as the file has them */
     int32_t threads;           /* 0 = the physical cores this process may use */
     int32_t context;           /* positions a sequence may have; 0 = the model's, at most 4096 */
     int32_t page;              /* slots of a KV page: 16, 32, 64, ... (default 64) */

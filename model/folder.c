@@ -340,16 +340,26 @@ static enum status read_config(struct folder_source *self)
     return STATUS_OK;
 }
 
+/* Without slashes at its end. */
+static enum status set_path(struct folder_source *self, const char *path)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') {
+        n--;
+    }
+    if (n >= sizeof self->path) {
+        return status_fail(STATUS_INVALID, "a path of %zu characters, expected at most %zu", n,
+                           sizeof self->path - 1);
+    }
+    memcpy(self->path, path, n);
+    self->path[n] = '\0';
+    return STATUS_OK;
+}
+
 static void set_name(struct folder_source *self)
 {
-    char trimmed[FOLDER_PATH_CAP];
-    snprintf(trimmed, sizeof trimmed, "%s", self->path);
-    size_t n = strlen(trimmed);
-    while (n > 1 && trimmed[n - 1] == '/') {
-        trimmed[--n] = '\0';
-    }
-    const char *slash = strrchr(trimmed, '/');
-    const char *name = slash && slash[1] ? slash + 1 : trimmed;
+    const char *slash = strrchr(self->path, '/');
+    const char *name = slash && slash[1] ? slash + 1 : self->path;
     gguf_copy_text((struct model_text){ name, (uint32_t)strlen(name) }, self->base.config.name,
                    sizeof self->base.config.name);
 }
@@ -387,7 +397,7 @@ enum status folder_source_open(const char *path, struct model_source **out)
     self->base.folder = self->path;
     gguf_copy_text((struct model_text){ path, (uint32_t)strlen(path) }, self->base.label,
                    sizeof self->base.label);
-    enum status status = folder_path(path, "", self->path);
+    enum status status = set_path(self, path);
     if (status == STATUS_OK) {
         status = open_folder(self);
     }

@@ -113,6 +113,10 @@ struct model_requantize_options {
  * thread at a time reads. The new source closes `inner`; after a failure the caller still does. */
 enum status model_source_requantize(struct model_source *inner, const struct model_requantize_options *options,
                                     struct model_source **out);
+/* model_source_open() for what will be loaded: matrices in the type of this name ("q8_0") where one is
+ * given, else as they are but for types that cannot be computed with, which are converted. Its bytes
+ * are those that loading takes in. */
+enum status model_source_open_as(const char *name, const char *type_or_null, struct model_source **out);
 struct model_requantize_report {
     uint32_t from, to;                 /* GGUF numbers */
     bool falls_back;                   /* the wanted type does not fit its rows */

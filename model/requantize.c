@@ -366,6 +366,49 @@ enum status requantize_to_native(struct model_source *inner, struct model_source
     return STATUS_OK;
 }
 
+void requantize_adopt(struct model_source *source)
+{
+    ASSERT(source->kind == &REQUANTIZE_SOURCE);
+    ((struct requantize_source *)source)->keeps_inner = 0;
+}
+
+/* The open source in another type; closed when that fails. */
+static enum status open_in_type(struct model_source *source, const char *type_name, struct model_source **out)
+{
+    const struct tensor_type_info *type = tensor_type_by_name(type_name);
+    const struct model_requantize_options options = { .type = type ? type->number : UINT32_MAX };
+    const enum status status = type ? model_source_requantize(source, &options, out)
+                                    : status_fail(STATUS_INVALID, "unknown type '%.32s'", type_name);
+    if (status != STATUS_OK) {
+        model_source_close(source);
+    }
+    return status;
+}
+
+enum status model_source_open_as(const char *name, const char *type_or_null, struct model_source **out)
+{
+    struct model_source *source, *native;
+    *out = NULL;
+    TRY(model_source_open(name, &source));
+    if (type_or_null) {
+        return open_in_type(source, type_or_null, out);
+    }
+    if (source->check != STATUS_OK) {
+        *out = source; /* model_source_check() says why */
+        return STATUS_OK;
+    }
+    const enum status status = requantize_to_native(source, &native);
+    if (status != STATUS_OK) {
+        model_source_close(source);
+        return status;
+    }
+    if (native) {
+        requantize_adopt(native);
+    }
+    *out = native ? native : source;
+    return STATUS_OK;
+}
+
 void requantize_say(const struct model_source *source, uint64_t memory_bytes)
 {
     const double mib = 1024.0 * 1024.0;

@@ -57,6 +57,8 @@ enum status source_keep_check(struct model_source *source, enum status status);
 
 /* `inner` (borrowed) with what is not native converted as it is read; *out NULL where all is. */
 enum status requantize_to_native(struct model_source *inner, struct model_source **out);
+/* From now on such a source closes its inner one. */
+void requantize_adopt(struct model_source *source);
 /* One line of what a converting source converts, and the memory its weights will take. */
 void requantize_say(const struct model_source *source, uint64_t memory_bytes);
 

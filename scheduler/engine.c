@@ -87,7 +87,7 @@ static enum status load_model(struct td_engine *engine, const struct td_engine_o
 static enum status open_model(struct td_engine *engine, const struct td_engine_options *options)
 {
     struct model_source *source;
-    TRY(model_source_open(options->target, &source));
+    TRY(model_source_open_as(options->target, options->quant, &source));
     const enum status status = load_model(engine, options, source);
     model_source_close(source);
     return status;

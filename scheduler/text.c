@@ -115,11 +115,33 @@ out:
     return status;
 }
 
+/* A model folder's tokenizer: it may be absent, and has no more tokens than the model has rows. */
+static enum status open_folder(const struct model_source *source, struct tokenizer **out)
+{
+    const char *const folder = model_source_folder(source);
+    const int32_t n_rows = model_source_config(source)->n_vocab;
+    char path[FILE_PATH_CAP];
+    struct stat about;
+    if (snprintf(path, sizeof path, "%s/tokenizer.json", folder) < (int)sizeof path && stat(path, &about) != 0) {
+        return status_fail(STATUS_UNSUPPORTED, "%s has no tokenizer.json: the model takes and gives ids only",
+                           folder);
+    }
+    TRY(open_files(folder, "tokenizer.json", out));
+    if (model_source_check(source) == STATUS_OK && tokenizer_n_tokens(*out) > n_rows) {
+        const int32_t n_tokens = tokenizer_n_tokens(*out);
+        tokenizer_destroy(*out);
+        *out = NULL;
+        return status_fail(STATUS_INVALID, "%s: the vocabulary of %d tokens is larger than the embedding of %d rows",
+                           path, n_tokens, n_rows);
+    }
+    return STATUS_OK;
+}
+
 enum status text_open(const struct model_source *source, struct tokenizer **out)
 {
     *out = NULL;
     if (model_source_folder(source)) {
-        return open_files(model_source_folder(source), "tokenizer.json", out);
+        return open_folder(source, out);
     }
     const struct model_vocab *vocab = model_source_vocab(source);
     if (!vocab) {

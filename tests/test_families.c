@@ -233,6 +233,35 @@ static void test_folder_equals_its_gguf(void **state)
     }
 }
 
+/* --quant: what is converted while loading is what a converted file holds. */
+static void test_converted_while_loading(void **state)
+{
+    (void)state;
+    static const char *const TYPES[] = { "q8_0", "q4_0", "f16", "q4_k" }; /* the last falls back to Q8_0 */
+    golden_or_skip();
+    for (int i = 0; i < 2 * 4; i++) {
+        char path[512], gguf[300];
+        struct small_folder out;
+        struct model_source *source;
+        struct model_rig_options options = PLAIN;
+        path_of(MODELS[N_MODELS - 1 - i % 2 * 3], path);
+        small_folder_begin(&out);
+        snprintf(gguf, sizeof gguf, "%s/model.gguf", out.path);
+        assert_int_equal(model_source_open_as(path, TYPES[i / 2], &options.source), STATUS_OK);
+        assert_int_equal(model_source_open_as(path, TYPES[i / 2], &source), STATUS_OK);
+        assert_int_equal(model_source_write_gguf(source, gguf, NULL, NULL), STATUS_OK);
+        model_source_close(source);
+        struct answer folder = answer_of(&options, N), file = plain_answer(gguf);
+        assert_same(TYPES[i / 2], &folder, &file);
+        mem_free(folder.logits);
+        mem_free(file.logits);
+        small_folder_remove(&out);
+    }
+    struct model_source *none;
+    assert_int_equal(model_source_open_as("synth:tiny", "iq4_xs", &none), STATUS_UNSUPPORTED);
+    assert_int_equal(model_source_open_as("synth:tiny", "nonsense", &none), STATUS_INVALID);
+}
+
 static void test_shards_equal_merged(void **state)
 {
     (void)state;
@@ -387,6 +416,7 @@ int main(void)
         cmocka_unit_test(test_ways_quantised),
         cmocka_unit_test(test_rows_among_others),
         cmocka_unit_test(test_folder_equals_its_gguf),
+        cmocka_unit_test(test_converted_while_loading),
         cmocka_unit_test(test_shards_equal_merged),
         cmocka_unit_test(test_models_differ),
         cmocka_unit_test(test_bytes_of_touched_experts),

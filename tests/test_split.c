@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "model/gguf.h"
+#include "model/source.h"
 #include "tests/golden.h"
 #include "tests/hostile_gguf.h"
 #include "tests/model_rig.h"
@@ -230,6 +231,46 @@ static void test_wrong_parts(void **state)
     refused(CHANGE(.twice = 1, .n_tensors = 57), 0, STATUS_INVALID, "stands in two of the files");
 }
 
+/* ---- types that are read and not computed with ---- */
+
+/* Converted when it is loaded, or converted into a file first: one model. */
+static void test_read_only_types(void **state)
+{
+    (void)state;
+    struct small_folder out;
+    struct model_source *source, *native;
+    char path[512], converted[512];
+    struct bytes bytes = hostile_small(&(struct hostile_change){
+        .tensor = "blk.0.attn_v.weight", .type = &(const uint32_t){ TENSOR_IQ4_NL } });
+    small_folder_begin(&out);
+    small_folder_put(&out, "small.gguf", bytes.data, bytes.n);
+    snprintf(path, sizeof path, "%s/small.gguf", out.path);
+    snprintf(converted, sizeof converted, "%s/converted.gguf", out.path);
+    assert_int_equal(model_source_open(path, &source), STATUS_OK);
+    assert_int_equal(model_source_check(source), STATUS_OK);
+    assert_int_equal(requantize_to_native(source, &native), STATUS_OK);
+    assert_non_null(native);
+    assert_int_equal(model_source_write_gguf(native, converted, NULL, NULL), STATUS_OK);
+    model_source_close(native);
+    model_source_close(source);
+    struct model_rig a, b, c = { 0 };
+    const struct model_rig_options options = { .name = path, .context = 8, .cap_rows = 2 };
+    struct model_rig_options other = options;
+    other.name = converted;
+    assert_int_equal(model_rig_open(&a, &options), STATUS_OK);
+    assert_int_equal(model_rig_open(&b, &other), STATUS_OK);
+    assert_true(model_digest(a.model) == model_digest(b.model));
+    other.name = NULL;
+    assert_int_equal(model_source_open_as(path, NULL, &other.source), STATUS_OK);
+    assert_int_equal(model_rig_open(&c, &other), STATUS_OK);
+    assert_true(model_digest(a.model) == model_digest(c.model));
+    model_rig_close(&c);
+    model_rig_close(&b);
+    model_rig_close(&a);
+    bytes_free(&bytes);
+    small_folder_remove(&out);
+}
+
 /* ---- other files than regular ones ---- */
 
 static void test_not_regular(void **state)
@@ -255,10 +296,12 @@ static void test_not_regular(void **state)
 
 int main(void)
 {
+    log_set_level(LOG_WARN); /* conversions are announced */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_split_equals_whole),
         cmocka_unit_test(test_split_becomes_whole),
         cmocka_unit_test(test_wrong_parts),
+        cmocka_unit_test(test_read_only_types),
         cmocka_unit_test(test_not_regular),
     };
     return cmocka_run_group_tests_name("split", tests, NULL, NULL);
