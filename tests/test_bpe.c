@@ -205,6 +205,7 @@ static void test_pattern_words(void **state)
 #define CUT(regex) (&(struct json_parts){ .pre = "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" regex "\"}, " \
                                                  "\"behavior\": \"Removed\"}" })
     expect_steps(CUT("\\\\s"), "a\xc2\x85" "b\xc2\xa0" "a", "0 1 0");
+    expect_steps(CUT("\\\\s"), "a\xe1\xa0\x8e" "b", "3"); /* no white space: dropped as unknown, no cut */
     expect_steps(CUT("[\\\\sb]"), "a\xe3\x80\x80" "bb\xc2\x85" "a", "0 0");
     expect_steps(CUT("\\\\S"), "a 1", "4");
     expect_steps(CUT("\\\\h"), "a1 .", "4 7");
@@ -236,6 +237,10 @@ static void test_normalizers(void **state)
     expect_steps(NORM("{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFD\"}, {\"type\": \"StripAccents\"}, "
                       "{\"type\": \"Lowercase\"}]}"), "\xc3\x89" "A", "11 0");
 #undef NORM
+    /* marks in order of their classes */
+    expect_steps(&(struct json_parts){ .normalizer = "{\"type\": \"NFD\"}", .merges = "",
+                                       .vocab = "\"e\": 0, \"\\u0316\": 1, \"\\u0301\": 2" },
+                 "e\xcc\x81\xcc\x96", "0 1 2");
 }
 
 /* Reference: as Unicode writes it, one step at a time, over the code points 'e' and marks. */
