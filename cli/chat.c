@@ -53,14 +53,18 @@ static void chat_drop(struct chat *chat, size_t keep)
     }
 }
 
-static size_t chat_n_fixed(const struct chat *chat) { return conf_text(chat->conf, OPT_SYSTEM) != NULL; }
+static size_t chat_n_fixed(const struct chat *chat)
+{
+    return conf_text(chat->conf, OPT_SYSTEM) != NULL;
+}
 
 /* ---- a turn ---- */
 static enum status chat_submit(struct chat *chat, uint64_t *id)
 {
     struct td_request request;
     int32_t end_id = -1;
-    const struct td_chat said = {conf_text(chat->conf, OPT_CHAT_FORMAT), chat->messages, chat->n_messages};
+    const struct td_chat said = {conf_text(chat->conf, OPT_CHAT_FORMAT), chat->messages,
+                                 chat->n_messages};
     TRY(engine_tokenize_chat(chat->engine, &said, &chat->last.prompt, &end_id));
     engine_request(chat->conf, &request);
     if (chat->has_seed) {
@@ -86,8 +90,9 @@ static enum status chat_answer(struct chat *chat, const char *text, size_t n)
         TRY(result_follow(&chat->last, chat->engine, id, RESULT_STREAM_TEXT));
         TRY(output_write("\n", 1));
         TRY(output_flush());
-        status = chat->last.finish == TD_FINISH_ERROR ? status_fail(STATUS_INVALID, "%s", chat->last.error)
-                                                      : STATUS_OK;
+        status = chat->last.finish == TD_FINISH_ERROR
+                     ? status_fail(STATUS_INVALID, "%s", chat->last.error)
+                     : STATUS_OK;
     }
     if (status != STATUS_OK) {
         chat_drop(chat, chat->n_messages - 1);
@@ -112,12 +117,14 @@ static void chat_stats(const struct chat *chat)
         fprintf(stderr, "no answer yet\n");
         return;
     }
-    fprintf(stderr, "%lld prompt tokens, %lld of them from the cache; %lld tokens (%s), %.1f tok/s, first token "
-            "%.1f ms; seed %llu, logits digest %016llx\n",
-            (long long)usage->prompt_tokens, (long long)usage->cached_prompt_tokens,
-            (long long)usage->completion_tokens, td_finish_name(chat->last.finish), result_tok_per_s(&chat->last),
-            usage->first_token_seconds * 1e3, (unsigned long long)usage->seed,
-            (unsigned long long)usage->logits_digest);
+    fprintf(
+        stderr,
+        "%lld prompt tokens, %lld of them from the cache; %lld tokens (%s), %.1f tok/s, first token "
+        "%.1f ms; seed %llu, logits digest %016llx\n",
+        (long long)usage->prompt_tokens, (long long)usage->cached_prompt_tokens,
+        (long long)usage->completion_tokens, td_finish_name(chat->last.finish),
+        result_tok_per_s(&chat->last), usage->first_token_seconds * 1e3,
+        (unsigned long long)usage->seed, (unsigned long long)usage->logits_digest);
 }
 
 static void chat_seed(struct chat *chat, const char *digits)
@@ -146,8 +153,10 @@ static int chat_command(struct chat *chat, const char *line)
     } else if (strncmp(line, "/seed", 5) == 0 && (line[5] == ' ' || line[5] == '\0')) {
         chat_seed(chat, line + 5 + strspn(line + 5, " "));
     } else {
-        fprintf(stderr, "/reset forgets what was said, /stats shows the last answer's numbers, /seed N decides the "
-                "draws to come, /quit ends; Ctrl-C stops an answer\n");
+        fprintf(
+            stderr,
+            "/reset forgets what was said, /stats shows the last answer's numbers, /seed N decides the "
+            "draws to come, /quit ends; Ctrl-C stops an answer\n");
     }
     return 1;
 }
@@ -160,7 +169,8 @@ static enum status read_line(struct chat *chat, struct text *line)
     TRY(text_append(line, "", 0));
     for (;;) {
         const int c = getc(stdin);
-        if (c == EOF && ferror(stdin) && errno == EINTR && interrupt_seen() == SIGINT && chat->is_terminal) {
+        if (c == EOF && ferror(stdin) && errno == EINTR && interrupt_seen() == SIGINT &&
+            chat->is_terminal) {
             clearerr(stdin);
             interrupt_forget();
             line->n = 0;
@@ -168,8 +178,9 @@ static enum status read_line(struct chat *chat, struct text *line)
             continue;
         }
         if (c == EOF && ferror(stdin)) {
-            return interrupt_seen() ? STATUS_REFUSED
-                                    : status_fail(STATUS_IO, "cannot read standard input: %s", strerror(errno));
+            return interrupt_seen()
+                       ? STATUS_REFUSED
+                       : status_fail(STATUS_IO, "cannot read standard input: %s", strerror(errno));
         }
         if (c == '\n' || (c == EOF && line->n > 0)) {
             return STATUS_OK;
@@ -178,7 +189,8 @@ static enum status read_line(struct chat *chat, struct text *line)
             return STATUS_REFUSED;
         }
         if (line->n == LINE_MAX_BYTES) {
-            return status_fail(STATUS_INVALID, "expected a message of at most %d bytes, found a longer one",
+            return status_fail(STATUS_INVALID,
+                               "expected a message of at most %d bytes, found a longer one",
                                LINE_MAX_BYTES);
         }
         const char byte = (char)c;

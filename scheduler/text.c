@@ -12,9 +12,10 @@ enum { FILE_MAX_BYTES = 256 << 20, FILE_PATH_CAP = 4096 };
 static enum status read_stream(FILE *file, const char *path, struct tokenizer_text *out)
 {
     struct stat about;
-    if (fstat(fileno(file), &about) != 0 || !S_ISREG(about.st_mode) || about.st_size > FILE_MAX_BYTES) {
-        return status_fail(STATUS_INVALID, "%s: expected a file of at most %d MiB, found another", path,
-                           FILE_MAX_BYTES >> 20);
+    if (fstat(fileno(file), &about) != 0 || !S_ISREG(about.st_mode) ||
+        about.st_size > FILE_MAX_BYTES) {
+        return status_fail(STATUS_INVALID, "%s: expected a file of at most %d MiB, found another",
+                           path, FILE_MAX_BYTES >> 20);
     }
     const size_t n = (size_t)about.st_size;
     char *bytes = mem_alloc(n, 1);
@@ -22,19 +23,22 @@ static enum status read_stream(FILE *file, const char *path, struct tokenizer_te
         return status_fail(STATUS_NO_MEMORY, "%s: no memory for %zu bytes", path, n);
     }
     *out = (struct tokenizer_text){ bytes, (uint32_t)n };
-    return fread(bytes, 1, n, file) == n ? STATUS_OK
-                                         : status_fail(STATUS_IO, "cannot read %s: %s", path, strerror(errno));
+    return fread(bytes, 1, n, file) == n
+               ? STATUS_OK
+               : status_fail(STATUS_IO, "cannot read %s: %s", path, strerror(errno));
 }
 
 /* Memory of *out is mem_free()d by the caller, after a failure too. A missing file that is not
  * required leaves it empty. */
 enum need { FILE_OPTIONAL, FILE_REQUIRED };
-static enum status read_file(const char *folder, const char *name, enum need need, struct tokenizer_text *out)
+static enum status read_file(const char *folder, const char *name, enum need need,
+                             struct tokenizer_text *out)
 {
     char path[FILE_PATH_CAP];
     *out = (struct tokenizer_text){ NULL, 0 };
     if (snprintf(path, sizeof path, "%s%s%s", folder, *name ? "/" : "", name) >= (int)sizeof path) {
-        return status_fail(STATUS_INVALID, "expected a path below %d bytes, found '%.60s...'", FILE_PATH_CAP, folder);
+        return status_fail(STATUS_INVALID, "expected a path below %d bytes, found '%.60s...'",
+                           FILE_PATH_CAP, folder);
     }
     FILE *file = fopen(path, "rb");
     if (!file && need == FILE_OPTIONAL && errno == ENOENT) {
@@ -86,7 +90,8 @@ static enum status open_vocab(const struct model_vocab *vocab, struct tokenizer 
     struct tokenizer_text *merges = copy_texts(vocab->merges, vocab->n_merges);
     enum status status;
     if (!texts || !merges) {
-        status = status_fail(STATUS_NO_MEMORY, "no memory for a vocabulary of %d tokens", vocab->n_tokens);
+        status = status_fail(STATUS_NO_MEMORY, "no memory for a vocabulary of %d tokens",
+                             vocab->n_tokens);
         goto out;
     }
     const struct tokenizer_spec spec = {
@@ -122,17 +127,20 @@ static enum status open_folder(const struct model_source *source, struct tokeniz
     const int32_t n_rows = model_source_config(source)->n_vocab;
     char path[FILE_PATH_CAP];
     struct stat about;
-    if (snprintf(path, sizeof path, "%s/tokenizer.json", folder) < (int)sizeof path && stat(path, &about) != 0) {
-        return status_fail(STATUS_UNSUPPORTED, "%s has no tokenizer.json: the model takes and gives ids only",
-                           folder);
+    if (snprintf(path, sizeof path, "%s/tokenizer.json", folder) < (int)sizeof path &&
+        stat(path, &about) != 0) {
+        return status_fail(STATUS_UNSUPPORTED,
+                           "%s has no tokenizer.json: the model takes and gives ids only", folder);
     }
     TRY(open_files(folder, "tokenizer.json", out));
     if (model_source_check(source) == STATUS_OK && tokenizer_n_tokens(*out) > n_rows) {
         const int32_t n_tokens = tokenizer_n_tokens(*out);
         tokenizer_destroy(*out);
         *out = NULL;
-        return status_fail(STATUS_INVALID, "%s: the vocabulary of %d tokens is larger than the embedding of %d rows",
-                           path, n_tokens, n_rows);
+        return status_fail(
+            STATUS_INVALID,
+            "%s: the vocabulary of %d tokens is larger than the embedding of %d rows", path,
+            n_tokens, n_rows);
     }
     return STATUS_OK;
 }
@@ -145,7 +153,8 @@ enum status text_open(const struct model_source *source, struct tokenizer **out)
     }
     const struct model_vocab *vocab = model_source_vocab(source);
     if (!vocab) {
-        return status_fail(STATUS_UNSUPPORTED, "the model has no vocabulary: it takes and gives ids only");
+        return status_fail(STATUS_UNSUPPORTED,
+                           "the model has no vocabulary: it takes and gives ids only");
     }
     return open_vocab(vocab, out);
 }
@@ -187,31 +196,37 @@ static enum status read_message(const struct td_message *message, struct chat_me
     for (size_t i = 0; message->role && i < sizeof roles / sizeof roles[0]; i++) {
         if (strcmp(message->role, roles[i]) == 0) {
             if (message->n_text > TOKENIZER_MAX_TEXT_BYTES) {
-                return status_fail(STATUS_INVALID, "expected a message of at most %d bytes, found %zu",
+                return status_fail(STATUS_INVALID,
+                                   "expected a message of at most %d bytes, found %zu",
                                    TOKENIZER_MAX_TEXT_BYTES, message->n_text);
             }
-            *out = (struct chat_message){ (enum chat_role)i, { message->text, (uint32_t)message->n_text } };
+            *out = (struct chat_message){(enum chat_role)i,
+                                         {message->text, (uint32_t)message->n_text}};
             return STATUS_OK;
         }
     }
-    return status_fail(STATUS_INVALID, "expected the role of a message to be system, user or assistant, found "
-                       "'%.40s'", message->role ? message->role : "");
+    return status_fail(STATUS_INVALID,
+                       "expected the role of a message to be system, user or assistant, found "
+                       "'%.40s'",
+                       message->role ? message->role : "");
 }
 
-enum status text_encode_chat(const struct tokenizer *tokenizer, const struct td_chat *chat, int32_t *ids,
-                             size_t cap, size_t *n_ids, int32_t *end_id)
+enum status text_encode_chat(const struct tokenizer *tokenizer, const struct td_chat *chat,
+                             int32_t *ids, size_t cap, size_t *n_ids, int32_t *end_id)
 {
     enum chat_format format;
     *n_ids = 0;
     TRY(tokenizer_chat_format(tokenizer, chat->format, &format));
     struct chat_message *messages = mem_alloc(chat->n_messages, sizeof *messages);
-    enum status status = messages ? STATUS_OK
-                                  : status_fail(STATUS_NO_MEMORY, "no memory for %zu messages", chat->n_messages);
+    enum status status =
+        messages ? STATUS_OK
+                 : status_fail(STATUS_NO_MEMORY, "no memory for %zu messages", chat->n_messages);
     for (size_t i = 0; status == STATUS_OK && i < chat->n_messages; i++) {
         status = read_message(&chat->messages[i], &messages[i]);
     }
     if (status == STATUS_OK) {
-        status = tokenizer_encode_chat(tokenizer, format, messages, chat->n_messages, ids, cap, n_ids);
+        status =
+            tokenizer_encode_chat(tokenizer, format, messages, chat->n_messages, ids, cap, n_ids);
         *end_id = tokenizer_chat_end(tokenizer, format);
     }
     mem_free(messages);

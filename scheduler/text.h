@@ -29,15 +29,16 @@ void text_close(struct tokenizer *tokenizer); /* NULL is fine */
 enum status text_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
                         int flags, int32_t *ids, size_t cap, size_t *n_ids);
 /* td_tokenize_chat. */
-enum status text_encode_chat(const struct tokenizer *tokenizer, const struct td_chat *chat, int32_t *ids,
-                             size_t cap, size_t *n_ids, int32_t *end_id);
+enum status text_encode_chat(const struct tokenizer *tokenizer, const struct td_chat *chat,
+                             int32_t *ids, size_t cap, size_t *n_ids, int32_t *end_id);
 uint64_t text_digest(const struct tokenizer *tokenizer);
 /* What one text_stream_push or text_stream_finish writes at most. */
 size_t text_push_cap(const struct tokenizer *tokenizer);
 
 /* A stream is a struct detokenizer, a value. at_start: nothing precedes, so that the space the
  * vocabulary puts before a text is dropped; false where it continues a prompt. None allocates. */
-void text_stream_begin(struct detokenizer *stream, const struct tokenizer *tokenizer, bool at_start);
+void text_stream_begin(struct detokenizer *stream, const struct tokenizer *tokenizer,
+                       bool at_start);
 /* Whole UTF-8 characters of one more token; out holds text_push_cap() bytes. */
 size_t text_stream_push(struct detokenizer *stream, int32_t id, char *out, size_t cap);
 size_t text_stream_finish(struct detokenizer *stream, char *out, size_t cap);

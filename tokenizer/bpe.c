@@ -11,7 +11,8 @@ static bool is_in_model(const struct tokenizer *tokenizer, const struct recipe *
     if (tokenizer_is_control(tokenizer, id) || tokenizer->texts[id].n_bytes == 0) {
         return false; /* no way of writing "<|end|>" in a text makes it by merging */
     }
-    return recipe->bits ? (recipe->bits[id] & TOKEN_IN_MODEL) != 0 : tokenizer->classes[id] == TOKEN_NORMAL;
+    return recipe->bits ? (recipe->bits[id] & TOKEN_IN_MODEL) != 0
+                        : tokenizer->classes[id] == TOKEN_NORMAL;
 }
 
 static int hex_digit(char c)
@@ -30,8 +31,8 @@ static int fallback_byte(struct tokenizer_text text)
 }
 
 /* What a token that is no control token stands for in a text, appended to out. */
-static enum status put_piece(const struct tokenizer *tokenizer, const struct recipe *recipe, int32_t id,
-                             struct bytes *out)
+static enum status put_piece(const struct tokenizer *tokenizer, const struct recipe *recipe,
+                             int32_t id, struct bytes *out)
 {
     const struct tokenizer_text text = tokenizer->texts[id];
     if (recipe->byte_level && tokenizer->classes[id] != TOKEN_USER_DEFINED) {
@@ -58,7 +59,8 @@ static enum status put_piece(const struct tokenizer *tokenizer, const struct rec
 }
 
 /* Pieces of all tokens, one behind the other; where keys are the same bytes, they are shared. */
-static enum status make_pieces(struct tokenizer *tokenizer, struct bpe *bpe, const struct recipe *recipe)
+static enum status make_pieces(struct tokenizer *tokenizer, struct bpe *bpe,
+                               const struct recipe *recipe)
 {
     struct bytes all = { .at = NULL };
     enum status status = bytes_append(&all, "", 0);
@@ -79,11 +81,13 @@ static enum status make_pieces(struct tokenizer *tokenizer, struct bpe *bpe, con
 }
 
 /* What is looked up in the middle of a text: bytes where bytes are merged, spellings otherwise. */
-static enum status make_keys(struct tokenizer *tokenizer, struct bpe *bpe, const struct recipe *recipe)
+static enum status make_keys(struct tokenizer *tokenizer, struct bpe *bpe,
+                             const struct recipe *recipe)
 {
     bpe->keys = mem_alloc((size_t)tokenizer->n_tokens, sizeof *bpe->keys);
     if (!bpe->keys) {
-        return status_fail(STATUS_NO_MEMORY, "no memory for a vocabulary of %d tokens", tokenizer->n_tokens);
+        return status_fail(STATUS_NO_MEMORY, "no memory for a vocabulary of %d tokens",
+                           tokenizer->n_tokens);
     }
     TRY(text_map_init(&bpe->map, bpe->keys, tokenizer->n_tokens));
     for (int32_t id = 0; id < tokenizer->n_tokens; id++) {
@@ -108,12 +112,13 @@ static enum status make_keys(struct tokenizer *tokenizer, struct bpe *bpe, const
 /* ---- merges ---- */
 static enum status missing(int32_t rank, const char *what, const char *bytes, size_t n_bytes)
 {
-    return status_fail(STATUS_INVALID, "merge %d: expected %s that is a token, found '%.*s'", rank, what,
-                       n_bytes < 100 ? (int)n_bytes : 100, bytes);
+    return status_fail(STATUS_INVALID, "merge %d: expected %s that is a token, found '%.*s'", rank,
+                       what, n_bytes < 100 ? (int)n_bytes : 100, bytes);
 }
 
-static enum status put_merge(const struct tokenizer *tokenizer, struct bpe *bpe, const struct text_map *spellings,
-                             const struct token_merge *merge, int32_t rank)
+static enum status put_merge(const struct tokenizer *tokenizer, struct bpe *bpe,
+                             const struct text_map *spellings, const struct token_merge *merge,
+                             int32_t rank)
 {
     char joined[2 * TOKENIZER_MAX_TOKEN_BYTES];
     const int32_t left = text_map_find(spellings, merge->left.bytes, merge->left.n_bytes);
@@ -137,14 +142,16 @@ static enum status put_merge(const struct tokenizer *tokenizer, struct bpe *bpe,
     return STATUS_OK;
 }
 
-static enum status make_merges(const struct tokenizer *tokenizer, struct bpe *bpe, const struct recipe *recipe)
+static enum status make_merges(const struct tokenizer *tokenizer, struct bpe *bpe,
+                               const struct recipe *recipe)
 {
     struct text_map spellings;
     enum status status;
     TRY(merges_init(&bpe->merges, recipe->n_merges));
     TRY_GOTO(text_map_init(&spellings, tokenizer->texts, tokenizer->n_tokens), out);
     for (int32_t id = 0; id < tokenizer->n_tokens; id++) {
-        if (tokenizer->texts[id].n_bytes > 0 && (!recipe->bits || (recipe->bits[id] & TOKEN_IN_MODEL))) {
+        if (tokenizer->texts[id].n_bytes > 0 &&
+            (!recipe->bits || (recipe->bits[id] & TOKEN_IN_MODEL))) {
             text_map_add(&spellings, id);
         }
     }
@@ -160,7 +167,8 @@ out:
 static enum status read_merges(const struct tokenizer_spec *spec, struct token_merge **out)
 {
     if (!spec->merges || spec->n_merges == 0) {
-        return status_fail(STATUS_INVALID, "expected merges beside a vocabulary of %d tokens, found none",
+        return status_fail(STATUS_INVALID,
+                           "expected merges beside a vocabulary of %d tokens, found none",
                            spec->n_tokens);
     }
     struct token_merge *merges = mem_alloc((size_t)spec->n_merges, sizeof *merges);
@@ -172,8 +180,9 @@ static enum status read_merges(const struct tokenizer_spec *spec, struct token_m
         const struct tokenizer_text text = spec->merges[i];
         const char *space = text.n_bytes > 1 ? memchr(text.bytes + 1, ' ', text.n_bytes - 1) : NULL;
         if (!space) {
-            return status_fail(STATUS_INVALID, "merge %d: expected two texts with a space between, found '%.*s'",
-                               i, text.n_bytes < 100 ? (int)text.n_bytes : 100, text.bytes ? text.bytes : "");
+            return status_fail(
+                STATUS_INVALID, "merge %d: expected two texts with a space between, found '%.*s'",
+                i, text.n_bytes < 100 ? (int)text.n_bytes : 100, text.bytes ? text.bytes : "");
         }
         const uint32_t n_left = (uint32_t)(space - text.bytes);
         merges[i].left = (struct tokenizer_text){ text.bytes, n_left };
@@ -204,7 +213,8 @@ static enum status make(struct tokenizer *tokenizer, struct recipe *recipe)
     return make_merges(tokenizer, bpe, recipe);
 }
 
-static enum status bpe_init(struct tokenizer *tokenizer, const struct tokenizer_spec *spec, struct recipe *recipe)
+static enum status bpe_init(struct tokenizer *tokenizer, const struct tokenizer_spec *spec,
+                            struct recipe *recipe)
 {
     if (recipe) {
         return make(tokenizer, recipe);
@@ -236,7 +246,8 @@ static void bpe_deinit(struct tokenizer *tokenizer)
     tokenizer->state = NULL;
 }
 
-static enum status bpe_encode(const struct tokenizer *tokenizer, struct segment segment, struct id_sink *sink)
+static enum status bpe_encode(const struct tokenizer *tokenizer, struct segment segment,
+                              struct id_sink *sink)
 {
     const struct bpe *bpe = tokenizer->state;
     struct split split;

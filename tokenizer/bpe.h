@@ -26,9 +26,11 @@ struct bpe {
 
 /* One text's worth of room, for its longest piece. */
 struct bpe_work;
-enum status bpe_work_create(const struct tokenizer *tokenizer, size_t longest_bytes, struct bpe_work **out);
+enum status bpe_work_create(const struct tokenizer *tokenizer, size_t longest_bytes,
+                            struct bpe_work **out);
 void bpe_work_destroy(struct bpe_work *work);
-void bpe_encode_piece(struct bpe_work *work, const char *bytes, uint32_t n_bytes, struct id_sink *sink);
+void bpe_encode_piece(struct bpe_work *work, const char *bytes, uint32_t n_bytes,
+                      struct id_sink *sink);
 
 /* Recipe for tokenizer.ggml.pre; "" and NULL mean "default". STATUS_UNSUPPORTED names what there is. */
 enum status bpe_pre_recipe(const char *pre, struct recipe *recipe);

@@ -14,11 +14,12 @@ struct bpe_work {
     const struct bpe *bpe;
     struct bpe_symbol *symbols;   /* [n_symbols] */
     int32_t n_symbols;
-    struct bpe_pair *heap;        /* [n_pairs]; one a gap at first, one more than is taken for each merge */
+    struct bpe_pair *heap;        /* [n_pairs]; one a gap, and one more for each merge */
     size_t n_pairs;
 };
 
-enum status bpe_work_create(const struct tokenizer *tokenizer, size_t longest_bytes, struct bpe_work **out)
+enum status bpe_work_create(const struct tokenizer *tokenizer, size_t longest_bytes,
+                            struct bpe_work **out)
 {
     struct bpe_work *work = mem_alloc(1, sizeof *work);
     *out = work;
@@ -29,7 +30,8 @@ enum status bpe_work_create(const struct tokenizer *tokenizer, size_t longest_by
         work->heap = mem_alloc(2 * (longest_bytes + 1), sizeof *work->heap);
     }
     if (!work || !work->symbols || !work->heap) {
-        return status_fail(STATUS_NO_MEMORY, "no memory to tokenize a piece of %zu bytes", longest_bytes);
+        return status_fail(STATUS_NO_MEMORY, "no memory to tokenize a piece of %zu bytes",
+                           longest_bytes);
     }
     return STATUS_OK;
 }
@@ -64,7 +66,8 @@ static struct bpe_pair heap_pop(struct bpe_work *work)
     size_t at = 0;
     for (;;) {
         size_t child = 2 * at + 1;
-        if (child + 1 < work->n_pairs && pair_precedes(&work->heap[child + 1], &work->heap[child])) {
+        if (child + 1 < work->n_pairs &&
+            pair_precedes(&work->heap[child + 1], &work->heap[child])) {
             child++;
         }
         if (child >= work->n_pairs || !pair_precedes(&work->heap[child], &last)) {
@@ -121,7 +124,8 @@ static void make_symbols(struct bpe_work *work, const char *bytes, uint32_t n_by
         } else if (work->bpe->byte_level) {
             add_character(work, bytes + at, 1, &pending);
         } else {
-            const struct utf8_part part = utf8_first((const unsigned char *)bytes + at, n_bytes - at);
+            const struct utf8_part part =
+                utf8_first((const unsigned char *)bytes + at, n_bytes - at);
             len = part.state == UTF8_WHOLE ? part.len : 1;
             add_character(work, bytes + at, len, &pending);
         }
@@ -139,7 +143,8 @@ static void offer_pair(struct bpe_work *work, int32_t left)
     if (right < 0) {
         return;
     }
-    const struct merge merge = merges_find(&work->bpe->merges, work->symbols[left].id, work->symbols[right].id);
+    const struct merge merge =
+        merges_find(&work->bpe->merges, work->symbols[left].id, work->symbols[right].id);
     if (merge.id >= 0) {
         heap_push(work, (struct bpe_pair){ merge.rank, left, merge.id });
     }
@@ -173,7 +178,8 @@ static void merge_symbols(struct bpe_work *work)
     }
 }
 
-void bpe_encode_piece(struct bpe_work *work, const char *bytes, uint32_t n_bytes, struct id_sink *sink)
+void bpe_encode_piece(struct bpe_work *work, const char *bytes, uint32_t n_bytes,
+                      struct id_sink *sink)
 {
     if (work->bpe->ignore_merges) {
         const int32_t id = text_map_find(&work->bpe->map, bytes, n_bytes);

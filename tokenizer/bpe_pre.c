@@ -17,11 +17,13 @@ static const char qwen2_pattern[] = GPT4_WORDS "\\p{N}" GPT4_REST;
 /* Words are cut where a small letter is followed by a capital. */
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define CASED_WORDS(suffix)                                                                    \
-    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" suffix "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" suffix "|"
+#define CASED_WORDS(suffix)                                                                       \
+    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" suffix "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER \
+    "*" suffix "|"
 #define CASED_REST "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 static const char tekken_pattern[] = CASED_WORDS("") "\\p{N}" CASED_REST;
-static const char gpt4o_pattern[] = CASED_WORDS("(?i:'s|'t|'re|'ve|'m|'ll|'d)?") "\\p{N}{1,3}" CASED_REST;
+static const char gpt4o_pattern[] =
+    CASED_WORDS("(?i:'s|'t|'re|'ve|'m|'ll|'d)?") "\\p{N}{1,3}" CASED_REST;
 
 static const char punctuation_pattern[] = "[\\p{P}\\$\\+<=>\\^~\\|]+";
 static const char falcon_punctuation_pattern[] = "[\\p{P}\\$\\+<=>\\^~\\|`]+";
@@ -36,19 +38,21 @@ struct pre {
     bool ignore_merges, is_nfc;
 };
 static const struct pre PRES[] = {
-    { .names = "default", .patterns = { punctuation_pattern, bpe_gpt2_pattern, digits_pattern,
-                                        three_digits_pattern } },
-    { .names = "gpt-2 phi-2 mpt olmo jina-es jina-de roberta-bpe", .patterns = { bpe_gpt2_pattern } },
-    { .names = "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral smaug-bpe",
-      .patterns = { llama3_pattern }, .ignore_merges = true },
-    { .names = "dbrx", .patterns = { llama3_pattern } },
-    { .names = "qwen2 deepseek-r1-qwen megrez", .patterns = { qwen2_pattern }, .is_nfc = true },
-    { .names = "stablelm2 hunyuan", .patterns = { qwen2_pattern } },
-    { .names = "smollm starcoder refact command-r codeshell exaone granite",
-      .patterns = { digit_pattern, bpe_gpt2_pattern } },
-    { .names = "falcon", .patterns = { falcon_punctuation_pattern, bpe_gpt2_pattern, three_digits_pattern } },
-    { .names = "tekken", .patterns = { tekken_pattern }, .ignore_merges = true },
-    { .names = "gpt-4o llama4", .patterns = { gpt4o_pattern } },
+    {.names = "default",
+     .patterns = {punctuation_pattern, bpe_gpt2_pattern, digits_pattern, three_digits_pattern}},
+    {.names = "gpt-2 phi-2 mpt olmo jina-es jina-de roberta-bpe", .patterns = {bpe_gpt2_pattern}},
+    {.names = "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral smaug-bpe",
+     .patterns = {llama3_pattern},
+     .ignore_merges = true},
+    {.names = "dbrx", .patterns = {llama3_pattern}},
+    {.names = "qwen2 deepseek-r1-qwen megrez", .patterns = {qwen2_pattern}, .is_nfc = true},
+    {.names = "stablelm2 hunyuan", .patterns = {qwen2_pattern}},
+    {.names = "smollm starcoder refact command-r codeshell exaone granite",
+     .patterns = {digit_pattern, bpe_gpt2_pattern}},
+    {.names = "falcon",
+     .patterns = {falcon_punctuation_pattern, bpe_gpt2_pattern, three_digits_pattern}},
+    {.names = "tekken", .patterns = {tekken_pattern}, .ignore_merges = true},
+    {.names = "gpt-4o llama4", .patterns = {gpt4o_pattern}},
 };
 enum { N_PRES = sizeof PRES / sizeof PRES[0] };
 
@@ -77,7 +81,8 @@ static enum status refuse(const char *name)
         known[n++] = ' ';
     }
     known[n - 1] = '\0';
-    return status_fail(STATUS_UNSUPPORTED, "pre-tokenizer '%.60s' is not supported; supported: %s", name, known);
+    return status_fail(STATUS_UNSUPPORTED, "pre-tokenizer '%.60s' is not supported; supported: %s",
+                       name, known);
 }
 
 enum status bpe_pre_recipe(const char *pre, struct recipe *recipe)
@@ -96,9 +101,11 @@ enum status bpe_pre_recipe(const char *pre, struct recipe *recipe)
         TRY(normalizer_add(&recipe->normalizer, NORMALIZE_NFC, NULL, 0, NULL));
     }
     for (int i = 0; i < PRE_MAX_PATTERNS && found->patterns[i]; i++) {
-        TRY(splitter_add_pattern(&recipe->splitter, &(struct split_pattern){
-            .syntax = PATTERN_REGEX, .source = found->patterns[i], .n_bytes = strlen(found->patterns[i]),
-            .behavior = SPLIT_ISOLATED }));
+        TRY(splitter_add_pattern(&recipe->splitter,
+                                 &(struct split_pattern){.syntax = PATTERN_REGEX,
+                                                         .source = found->patterns[i],
+                                                         .n_bytes = strlen(found->patterns[i]),
+                                                         .behavior = SPLIT_ISOLATED}));
     }
     return STATUS_OK;
 }

@@ -6,8 +6,10 @@
 enum status bytes_append(struct bytes *bytes, const char *more, size_t n)
 {
     if (n > BYTES_MAX - bytes->n) {
-        return status_fail(STATUS_INVALID, "expected a text that stays below %zu bytes, found one that its "
-                           "tokenizer makes longer", BYTES_MAX);
+        return status_fail(STATUS_INVALID,
+                           "expected a text that stays below %zu bytes, found one that its "
+                           "tokenizer makes longer",
+                           BYTES_MAX);
     }
     if (bytes->n + n > bytes->cap) {
         const size_t cap = (bytes->n + n) + (bytes->n + n) / 2 + 64;

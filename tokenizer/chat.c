@@ -76,22 +76,27 @@ enum turns { TURNS_ANY, TURNS_ALTERNATE };
 
 /* One system message at most, the first; the last is the user's; users and assistants in turn where
  * the format has no words to tell them apart otherwise. */
-static enum status check_roles(enum chat_format format, const struct chat_conversation *conversation, enum turns turns)
+static enum status check_roles(enum chat_format format,
+                               const struct chat_conversation *conversation, enum turns turns)
 {
     const struct chat_message *messages = conversation->messages;
     const size_t n = conversation->n_messages;
     if (n == 0 || messages[n - 1].role != CHAT_USER) {
-        return status_fail(STATUS_INVALID, "expected a conversation that ends with a message of the user, found %s",
+        return status_fail(STATUS_INVALID,
+                           "expected a conversation that ends with a message of the user, found %s",
                            n == 0 ? "none" : role_name(messages[n - 1].role));
     }
     enum chat_role wanted = CHAT_USER;
     for (size_t i = messages[0].role == CHAT_SYSTEM; i < n; i++) {
         if (messages[i].role == CHAT_SYSTEM) {
-            return status_fail(STATUS_INVALID, "expected the system message as the first, found one at %zu", i + 1);
+            return status_fail(STATUS_INVALID,
+                               "expected the system message as the first, found one at %zu", i + 1);
         }
         if (turns == TURNS_ALTERNATE && messages[i].role != wanted) {
-            return status_fail(STATUS_INVALID, "chat format %s: expected user and assistant in turn, found message "
-                               "%zu of the %s", chat_format_name(format), i + 1, role_name(messages[i].role));
+            return status_fail(STATUS_INVALID,
+                               "chat format %s: expected user and assistant in turn, found message "
+                               "%zu of the %s",
+                               chat_format_name(format), i + 1, role_name(messages[i].role));
         }
         wanted = messages[i].role == CHAT_USER ? CHAT_ASSISTANT : CHAT_USER;
     }
@@ -206,7 +211,8 @@ enum status chat_render(enum chat_format format, const struct chat_conversation 
     case CHAT_MISTRAL_V3: return render_mistral(&writer, "[INST] ", "[/INST]");
     case CHAT_NONE: break;
     }
-    return status_fail(STATUS_UNSUPPORTED, "the model names no chat format; --chat-format gives one");
+    return status_fail(STATUS_UNSUPPORTED,
+                       "the model names no chat format; --chat-format gives one");
 }
 
 void chat_prompt_deinit(struct chat_prompt *prompt)
@@ -221,15 +227,16 @@ const char *chat_format_end(enum chat_format format)
 }
 
 /* ---- with a tokenizer ---- */
-static struct tokenizer_text word_of(const struct tokenizer *tokenizer, int32_t id, const char *missing)
+static struct tokenizer_text word_of(const struct tokenizer *tokenizer, int32_t id,
+                                     const char *missing)
 {
     const struct tokenizer_text text = tokenizer_piece(tokenizer, id, true);
     return text.n_bytes > 0 ? text : (struct tokenizer_text){ missing, (uint32_t)strlen(missing) };
 }
 
 enum status tokenizer_encode_chat(const struct tokenizer *tokenizer, enum chat_format format,
-                                  const struct chat_message *messages, size_t n_messages, int32_t *ids, size_t cap,
-                                  size_t *n_ids)
+                                  const struct chat_message *messages, size_t n_messages,
+                                  int32_t *ids, size_t cap, size_t *n_ids)
 {
     *n_ids = 0;
     const struct chat_conversation conversation = {
@@ -240,7 +247,8 @@ enum status tokenizer_encode_chat(const struct tokenizer *tokenizer, enum chat_f
     struct chat_prompt prompt = { .parts = NULL };
     enum status status = chat_render(format, &conversation, &prompt);
     if (status == STATUS_OK) {
-        status = tokenizer_encode_parts(tokenizer, prompt.parts, prompt.n_parts, TOKENIZE_SPECIAL, ids, cap, n_ids);
+        status = tokenizer_encode_parts(tokenizer, prompt.parts, prompt.n_parts, TOKENIZE_SPECIAL,
+                                        ids, cap, n_ids);
     }
     chat_prompt_deinit(&prompt);
     return status;
@@ -251,8 +259,8 @@ int32_t tokenizer_chat_end(const struct tokenizer *tokenizer, enum chat_format f
     const char *end = chat_format_end(format);
     int32_t id = -1;
     size_t n = 0;
-    if (*end == '\0' || tokenizer_encode(tokenizer, end, strlen(end), 0, &id, 1, &n) != STATUS_OK || n != 1 ||
-        !tokenizer_is_control(tokenizer, id)) {
+    if (*end == '\0' || tokenizer_encode(tokenizer, end, strlen(end), 0, &id, 1, &n) != STATUS_OK ||
+        n != 1 || !tokenizer_is_control(tokenizer, id)) {
         return tokenizer_eos(tokenizer);
     }
     return id;

@@ -26,7 +26,11 @@ enum status chat_format_detect(const char *chat_template, size_t n_bytes, enum c
  * roles that the format has no place for. */
 struct chat_words { struct tokenizer_text bos, eos; };
 struct chat_prompt { struct tokenizer_part *parts; size_t n_parts, cap; }; /* zero-initialised */
-struct chat_conversation { const struct chat_message *messages; size_t n_messages; struct chat_words words; };
+struct chat_conversation {
+    const struct chat_message *messages;
+    size_t n_messages;
+    struct chat_words words;
+};
 enum status chat_render(enum chat_format format, const struct chat_conversation *conversation,
                         struct chat_prompt *out);
 void chat_prompt_deinit(struct chat_prompt *prompt);

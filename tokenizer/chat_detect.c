@@ -5,8 +5,9 @@
 #include "tokenizer/chat.h"
 
 static const struct { const char *name; enum chat_format format; } FORMATS[] = {
-    { "chatml", CHAT_CHATML }, { "llama2", CHAT_LLAMA2 }, { "llama3", CHAT_LLAMA3 }, { "zephyr", CHAT_ZEPHYR },
-    { "mistral-v1", CHAT_MISTRAL_V1 }, { "mistral-v3", CHAT_MISTRAL_V3 }, { "mistral", CHAT_MISTRAL_V3 },
+    {"chatml", CHAT_CHATML},      {"llama2", CHAT_LLAMA2},         {"llama3", CHAT_LLAMA3},
+    {"zephyr", CHAT_ZEPHYR},      {"mistral-v1", CHAT_MISTRAL_V1}, {"mistral-v3", CHAT_MISTRAL_V3},
+    {"mistral", CHAT_MISTRAL_V3},
 };
 static const char known[] = "chatml, llama2, llama3, zephyr, mistral-v1, mistral-v3";
 
@@ -19,7 +20,8 @@ enum status chat_format_find(const char *name, enum chat_format *out)
             return STATUS_OK;
         }
     }
-    return name ? status_fail(STATUS_UNSUPPORTED, "chat format '%.60s' is not supported; supported: %s", name, known)
+    return name ? status_fail(STATUS_UNSUPPORTED,
+                              "chat format '%.60s' is not supported; supported: %s", name, known)
                 : STATUS_OK;
 }
 
@@ -80,8 +82,10 @@ enum status chat_format_detect(const char *chat_template, size_t n_bytes, enum c
             continue;
         }
         if (row->format == CHAT_NONE) {
-            return status_fail(STATUS_UNSUPPORTED, "the model's chat template (%s) is not supported; supported: %s; "
-                               "--chat-format forces one", row->name, known);
+            return status_fail(STATUS_UNSUPPORTED,
+                               "the model's chat template (%s) is not supported; supported: %s; "
+                               "--chat-format forces one",
+                               row->name, known);
         }
         *out = row->format;
         return STATUS_OK;
@@ -93,6 +97,8 @@ enum status chat_format_detect(const char *chat_template, size_t n_bytes, enum c
         begin[n] = c >= ' ' && c < 0x7f ? (char)c : ' ';
     }
     begin[n] = '\0';
-    return status_fail(STATUS_UNSUPPORTED, "the model's chat template ('%s...') is not known; supported: %s; "
-                       "--chat-format forces one", begin, known);
+    return status_fail(STATUS_UNSUPPORTED,
+                       "the model's chat template ('%s...') is not known; supported: %s; "
+                       "--chat-format forces one",
+                       begin, known);
 }

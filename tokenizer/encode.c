@@ -16,8 +16,9 @@ struct encoding {
 /* Ids of normalised text in which no special tokens are. */
 static enum status put_plain(struct encoding *encoding, struct segment segment)
 {
-    return segment.n_bytes > 0 ? encoding->tokenizer->kind->encode(encoding->tokenizer, segment, &encoding->sink)
-                               : STATUS_OK;
+    return segment.n_bytes > 0
+               ? encoding->tokenizer->kind->encode(encoding->tokenizer, segment, &encoding->sink)
+               : STATUS_OK;
 }
 
 /* Normalised text, with those special tokens that are found after normalising. */
@@ -67,7 +68,8 @@ static enum status put_run(struct encoding *encoding, size_t begin, size_t end)
         return finds ? put_normalized(encoding, segment, true) : put_plain(encoding, segment);
     }
     struct bytes normalized;
-    enum status status = normalizer_run(&tokenizer->normalizer, segment.bytes, segment.n_bytes, &normalized);
+    enum status status =
+        normalizer_run(&tokenizer->normalizer, segment.bytes, segment.n_bytes, &normalized);
     if (status == STATUS_OK) {
         segment.bytes = normalized.at;
         segment.n_bytes = normalized.n;
@@ -94,7 +96,8 @@ static bool begins_with_bos(const struct encoding *encoding)
 {
     const struct tokenizer *tokenizer = encoding->tokenizer;
     const struct special_text *text = &encoding->text;
-    const size_t n_bytes = text->n_parts > 0 && !text->parts[0].is_literal ? text->parts[0].n_bytes : 0;
+    const size_t n_bytes =
+        text->n_parts > 0 && !text->parts[0].is_literal ? text->parts[0].n_bytes : 0;
     const struct special *first = special_set_match(&tokenizer->specials, text->bytes, n_bytes);
     return first && tokenizer->before.n == 1 && first->id == tokenizer->before.ids[0];
 }
@@ -109,7 +112,8 @@ static void put_around(struct encoding *encoding, const struct around_ids *aroun
 static enum status encode(struct encoding *encoding, int flags, size_t *n_ids)
 {
     const struct tokenizer *tokenizer = encoding->tokenizer;
-    if ((flags & TOKENIZE_SPECIAL) && ((flags & TOKENIZE_SECOND_BOS) || !begins_with_bos(encoding))) {
+    if ((flags & TOKENIZE_SPECIAL) &&
+        ((flags & TOKENIZE_SECOND_BOS) || !begins_with_bos(encoding))) {
         put_around(encoding, &tokenizer->before);
     }
     TRY(put_text(encoding));
@@ -143,8 +147,9 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text
     return encode(&encoding, flags, n_ids);
 }
 
-enum status tokenizer_encode_parts(const struct tokenizer *tokenizer, const struct tokenizer_part *parts,
-                                   size_t n_parts, int flags, int32_t *ids, size_t cap, size_t *n_ids)
+enum status tokenizer_encode_parts(const struct tokenizer *tokenizer,
+                                   const struct tokenizer_part *parts, size_t n_parts, int flags,
+                                   int32_t *ids, size_t cap, size_t *n_ids)
 {
     *n_ids = 0;
     size_t n_bytes = 0;

@@ -21,15 +21,19 @@ struct reader {
 
 static enum status no_memory(const struct reader *reader)
 {
-    return status_fail(STATUS_NO_MEMORY, "tokenizer.json: no memory for a vocabulary of %d tokens", reader->n_tokens);
+    return status_fail(STATUS_NO_MEMORY, "tokenizer.json: no memory for a vocabulary of %d tokens",
+                       reader->n_tokens);
 }
 
 /* ---- sizes ---- */
 static enum status count_id(const json_t *id, json_int_t *most)
 {
-    if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= TOKENIZER_MAX_TOKENS) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: expected ids from 0 to %d in the vocabulary, found another",
-                           TOKENIZER_MAX_TOKENS - 1);
+    if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+        json_integer_value(id) >= TOKENIZER_MAX_TOKENS) {
+        return status_fail(
+            STATUS_INVALID,
+            "tokenizer.json: expected ids from 0 to %d in the vocabulary, found another",
+            TOKENIZER_MAX_TOKENS - 1);
     }
     *most = json_integer_value(id) > *most ? json_integer_value(id) : *most;
     return STATUS_OK;
@@ -41,7 +45,8 @@ static enum status count_tokens(struct reader *reader)
     const json_t *added;
     json_int_t most = -1;
     if (!json_is_object(vocab)) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: expected a \"vocab\" of texts and ids, found none");
+        return status_fail(STATUS_INVALID,
+                           "tokenizer.json: expected a \"vocab\" of texts and ids, found none");
     }
     TRY(json_read_array(reader->root, "added_tokens", &added));
     for (void *at = json_object_iter(vocab); at; at = json_object_iter_next(vocab, at)) {
@@ -52,8 +57,11 @@ static enum status count_tokens(struct reader *reader)
     }
     const size_t n_there = json_object_size(vocab) + json_array_size(added);
     if (most < 0 || (size_t)most > 2 * n_there + MAX_HOLES) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: expected ids without large holes, found %zu tokens up to "
-                           "id %lld", n_there, (long long)most);
+        return status_fail(
+            STATUS_INVALID,
+            "tokenizer.json: expected ids without large holes, found %zu tokens up to "
+            "id %lld",
+            n_there, (long long)most);
     }
     reader->n_tokens = (int32_t)most + 1;
     reader->tokens = mem_alloc((size_t)reader->n_tokens, sizeof *reader->tokens);
@@ -80,8 +88,11 @@ static enum status read_vocab(struct reader *reader)
         const int32_t id = (int32_t)json_integer_value(json_object_iter_value(at));
         const char *text = json_object_iter_key(at);
         if (reader->bits[id]) {
-            return status_fail(STATUS_INVALID, "tokenizer.json: expected an id for each text, found id %d for '%.60s' "
-                               "and for '%.60s'", id, reader->tokens[id].bytes, text);
+            return status_fail(
+                STATUS_INVALID,
+                "tokenizer.json: expected an id for each text, found id %d for '%.60s' "
+                "and for '%.60s'",
+                id, reader->tokens[id].bytes, text);
         }
         reader->bits[id] = TOKEN_IN_MODEL;
         reader->tokens[id] = (struct tokenizer_text){ text, (uint32_t)strlen(text) };
@@ -93,9 +104,12 @@ static enum status read_vocab(struct reader *reader)
 
 static enum status read_added_bits(const json_t *entry, uint8_t *bits, bool *special)
 {
-    static const struct { const char *key; uint8_t bit; } known[] = {
-        { "lstrip", TOKEN_LEFT_STRIP }, { "rstrip", TOKEN_RIGHT_STRIP }, { "single_word", TOKEN_SINGLE_WORD },
-        { "normalized", TOKEN_NORMALIZED },
+    static const struct { const char *key; uint8_t bit;
+    } known[] = {
+        {"lstrip", TOKEN_LEFT_STRIP},
+        {"rstrip", TOKEN_RIGHT_STRIP},
+        {"single_word", TOKEN_SINGLE_WORD},
+        {"normalized", TOKEN_NORMALIZED},
     };
     TRY(json_read_bool(entry, "special", false, special));
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
@@ -117,15 +131,22 @@ static enum status read_added_token(struct reader *reader, const json_t *entry)
     TRY(read_added_bits(entry, &bits, &special));
     const struct tokenizer_text there = reader->tokens[id];
     const json_t *other = text.bytes && !memchr(text.bytes, 0, text.n_bytes)
-                              ? json_object_get(json_object_get(reader->model, "vocab"), text.bytes) : NULL;
-    if (!text.bytes || (there.n_bytes > 0 && (there.n_bytes != text.n_bytes ||
-                                              memcmp(there.bytes, text.bytes, text.n_bytes) != 0))) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: added token %d: expected the text '%.60s' that its id has, "
-                           "found '%.60s'", id, there.bytes, text.bytes ? text.bytes : "");
+                              ? json_object_get(json_object_get(reader->model, "vocab"), text.bytes)
+                              : NULL;
+    if (!text.bytes ||
+        (there.n_bytes > 0 &&
+         (there.n_bytes != text.n_bytes || memcmp(there.bytes, text.bytes, text.n_bytes) != 0))) {
+        return status_fail(
+            STATUS_INVALID,
+            "tokenizer.json: added token %d: expected the text '%.60s' that its id has, "
+            "found '%.60s'",
+            id, there.bytes, text.bytes ? text.bytes : "");
     }
     if (other && json_integer_value(other) != id) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: added token '%.60s': expected id %lld as in the "
-                           "vocabulary, found %d", text.bytes, (long long)json_integer_value(other), id);
+        return status_fail(STATUS_INVALID,
+                           "tokenizer.json: added token '%.60s': expected id %lld as in the "
+                           "vocabulary, found %d",
+                           text.bytes, (long long)json_integer_value(other), id);
     }
     reader->tokens[id] = text;
     reader->bits[id] = (uint8_t)(reader->bits[id] | bits);
@@ -153,7 +174,8 @@ static bool split_merge(const char *text, size_t n_bytes, struct token_merge *ou
         return false;
     }
     out->left = (struct tokenizer_text){ text, (uint32_t)(space - text) };
-    out->right = (struct tokenizer_text){ space + 1, (uint32_t)(n_bytes - (size_t)(space - text) - 1) };
+    out->right =
+        (struct tokenizer_text){space + 1, (uint32_t)(n_bytes - (size_t)(space - text) - 1)};
     return true;
 }
 
@@ -166,8 +188,10 @@ static bool read_merge(const json_t *value, struct token_merge *out)
     if (json_array_size(value) != 2 || !json_is_string(left) || !json_is_string(right)) {
         return false;
     }
-    out->left = (struct tokenizer_text){ json_string_value(left), (uint32_t)json_string_length(left) };
-    out->right = (struct tokenizer_text){ json_string_value(right), (uint32_t)json_string_length(right) };
+    out->left =
+        (struct tokenizer_text){json_string_value(left), (uint32_t)json_string_length(left)};
+    out->right =
+        (struct tokenizer_text){json_string_value(right), (uint32_t)json_string_length(right)};
     return true;
 }
 
@@ -177,7 +201,8 @@ static enum status read_merges(struct reader *reader)
     TRY(json_read_array(reader->model, "merges", &list));
     const size_t n = json_array_size(list);
     if (!list || n > TOKENIZER_MAX_MERGES) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: expected a list of at most %d \"merges\", found %s",
+        return status_fail(STATUS_INVALID,
+                           "tokenizer.json: expected a list of at most %d \"merges\", found %s",
                            TOKENIZER_MAX_MERGES, list ? "a longer one" : "none");
     }
     reader->merges = mem_alloc(n, sizeof *reader->merges);
@@ -186,8 +211,10 @@ static enum status read_merges(struct reader *reader)
     }
     for (size_t i = 0; i < n; i++) {
         if (!read_merge(json_array_get(list, i), &reader->merges[i])) {
-            return status_fail(STATUS_INVALID, "tokenizer.json: merge %zu: expected two texts, as a pair or with a "
-                               "space between, found something else", i);
+            return status_fail(STATUS_INVALID,
+                               "tokenizer.json: merge %zu: expected two texts, as a pair or with a "
+                               "space between, found something else",
+                               i);
         }
     }
     reader->recipe.merges = reader->merges;
@@ -201,7 +228,8 @@ static enum status refuse_text(const json_t *model, const char *key)
     struct tokenizer_text text;
     TRY(json_read_text(model, key, &text));
     return text.bytes && text.n_bytes > 0
-               ? status_fail(STATUS_UNSUPPORTED, "tokenizer.json: \"%s\" ('%.60s') is not supported", key, text.bytes)
+               ? status_fail(STATUS_UNSUPPORTED,
+                             "tokenizer.json: \"%s\" ('%.60s') is not supported", key, text.bytes)
                : STATUS_OK;
 }
 
@@ -214,13 +242,16 @@ static enum status read_model(struct reader *reader)
         return status_fail(STATUS_INVALID, "tokenizer.json: expected a \"model\", found none");
     }
     if (type ? strcmp(type, "BPE") != 0 : !json_object_get(model, "merges")) {
-        return status_fail(STATUS_UNSUPPORTED, "tokenizer kind '%.60s' is not supported; supported in tokenizer.json: "
-                           "BPE", type ? type : "");
+        return status_fail(STATUS_UNSUPPORTED,
+                           "tokenizer kind '%.60s' is not supported; supported in tokenizer.json: "
+                           "BPE",
+                           type ? type : "");
     }
     TRY(refuse_text(model, "continuing_subword_prefix"));
     TRY(refuse_text(model, "end_of_word_suffix"));
     if (json_number_value(json_object_get(model, "dropout")) > 0) {
-        return status_fail(STATUS_UNSUPPORTED, "tokenizer.json: \"dropout\" makes ids random, which is not supported");
+        return status_fail(STATUS_UNSUPPORTED,
+                           "tokenizer.json: \"dropout\" makes ids random, which is not supported");
     }
     TRY(json_read_bool(model, "fuse_unk", false, &reader->recipe.fuse_unk));
     TRY(json_read_bool(model, "byte_fallback", false, &reader->recipe.byte_fallback));
@@ -244,7 +275,8 @@ static int32_t named_token(const struct reader *reader, const char *key)
     const json_t *value = json_object_get(reader->config, key);
     value = json_is_object(value) ? json_object_get(value, "content") : value;
     return json_is_string(value)
-               ? find_text(reader, (struct tokenizer_text){ json_string_value(value), (uint32_t)json_string_length(value) })
+               ? find_text(reader, (struct tokenizer_text){json_string_value(value),
+                                                           (uint32_t)json_string_length(value)})
                : -1;
 }
 
@@ -255,8 +287,10 @@ static enum status read_names(struct reader *reader)
     TRY(json_read_text(reader->model, "unk_token", &unknown));
     spec->unk_id = find_text(reader, unknown);
     if (unknown.bytes && spec->unk_id < 0) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: expected unk_token '%.60s' in the vocabulary, found none",
-                           unknown.bytes);
+        return status_fail(
+            STATUS_INVALID,
+            "tokenizer.json: expected unk_token '%.60s' in the vocabulary, found none",
+            unknown.bytes);
     }
     if (spec->unk_id >= 0 && reader->classes[spec->unk_id] == TOKEN_CONTROL) {
         reader->classes[spec->unk_id] = TOKEN_UNKNOWN;
@@ -286,14 +320,16 @@ static void read_chat_template(struct reader *reader, struct tokenizer_text file
     reader->spec.chat_template = file;
     if (!file.bytes && json_is_string(entry)) {
         reader->spec.chat_template =
-            (struct tokenizer_text){ json_string_value(entry), (uint32_t)json_string_length(entry) };
+            (struct tokenizer_text){json_string_value(entry), (uint32_t)json_string_length(entry)};
     }
 }
 
 /* ---- all of it ---- */
 static enum status digest_part(struct digest *digest, const json_t *value)
 {
-    char *text = json_is_there(value) ? json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY) : NULL;
+    char *text = json_is_there(value)
+                     ? json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY)
+                     : NULL;
     if (json_is_there(value) && !text) {
         return status_fail(STATUS_NO_MEMORY, "tokenizer.json: no memory for a digest");
     }
@@ -309,7 +345,7 @@ static enum status digest_part(struct digest *digest, const json_t *value)
 
 static enum status make_digest(struct reader *reader)
 {
-    static const char *const parts[] = { "normalizer", "pre_tokenizer", "post_processor", "decoder" };
+    static const char *const parts[] = {"normalizer", "pre_tokenizer", "post_processor", "decoder"};
     const struct recipe *recipe = &reader->recipe;
     struct digest digest;
     digest_init(&digest);
@@ -356,9 +392,12 @@ enum status tokenizer_create_json(const struct tokenizer_files *files, struct to
     json_t *root = NULL, *config = NULL;
     enum status status;
     *out = NULL;
-    TRY_GOTO(json_parse("tokenizer.json", files->tokenizer.bytes, files->tokenizer.n_bytes, &root), out);
+    TRY_GOTO(json_parse("tokenizer.json", files->tokenizer.bytes, files->tokenizer.n_bytes, &root),
+             out);
     if (files->config.bytes) {
-        TRY_GOTO(json_parse("tokenizer_config.json", files->config.bytes, files->config.n_bytes, &config), out);
+        TRY_GOTO(json_parse("tokenizer_config.json", files->config.bytes, files->config.n_bytes,
+                            &config),
+                 out);
     }
     reader.root = root;
     reader.config = config;

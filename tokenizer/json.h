@@ -18,7 +18,8 @@ enum {
 enum status json_parse(const char *file, const char *bytes, size_t n_bytes, json_t **out);
 /* Members of an object; absent and null give `missing`. The wrong type is STATUS_INVALID. */
 enum status json_read_bool(const json_t *object, const char *key, bool missing, bool *out);
-enum status json_read_text(const json_t *object, const char *key, struct tokenizer_text *out); /* bytes NULL */
+enum status json_read_text(const json_t *object, const char *key,
+                           struct tokenizer_text *out);                        /* bytes NULL */
 enum status json_read_id(const json_t *object, const char *key, int32_t *out); /* required */
 /* A member that must be an array; NULL when absent or null. */
 enum status json_read_array(const json_t *object, const char *key, const json_t **out);

@@ -13,11 +13,13 @@ enum status json_read_pattern(const json_t *object, struct split_pattern *out)
     TRY(json_read_text(pattern, "String", &literal));
     TRY(json_read_text(pattern, "Regex", &regex));
     if (!literal.bytes && !regex.bytes) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: expected a \"pattern\" with \"String\" or \"Regex\", "
+        return status_fail(STATUS_INVALID,
+                           "tokenizer.json: expected a \"pattern\" with \"String\" or \"Regex\", "
                            "found neither");
     }
     if (literal.bytes && literal.n_bytes == 0) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: expected a pattern, found an empty text");
+        return status_fail(STATUS_INVALID,
+                           "tokenizer.json: expected a pattern, found an empty text");
     }
     out->syntax = literal.bytes ? PATTERN_LITERAL : PATTERN_REGEX;
     out->source = literal.bytes ? literal.bytes : regex.bytes;
@@ -25,7 +27,8 @@ enum status json_read_pattern(const json_t *object, struct split_pattern *out)
     return STATUS_OK;
 }
 
-static enum status read_behavior(const json_t *object, enum split_behavior missing, enum split_behavior *out)
+static enum status read_behavior(const json_t *object, enum split_behavior missing,
+                                 enum split_behavior *out)
 {
     static const struct { const char *name; enum split_behavior behavior; } known[] = {
         { "Removed", SPLIT_REMOVED }, { "Isolated", SPLIT_ISOLATED },
@@ -41,9 +44,10 @@ static enum status read_behavior(const json_t *object, enum split_behavior missi
             return STATUS_OK;
         }
     }
-    return text.bytes ? status_fail(STATUS_UNSUPPORTED, "tokenizer.json: split behavior '%.60s' is not supported",
-                                    text.bytes)
-                      : STATUS_OK;
+    return text.bytes
+               ? status_fail(STATUS_UNSUPPORTED,
+                             "tokenizer.json: split behavior '%.60s' is not supported", text.bytes)
+               : STATUS_OK;
 }
 
 /* ---- normalizers ---- */
@@ -55,7 +59,8 @@ static enum status add_replace(const json_t *value, struct recipe *recipe)
     TRY(json_read_pattern(value, &found));
     TRY(json_read_text(value, "content", &content));
     TRY(pattern_create(found.syntax, found.source, found.n_bytes, &pattern));
-    return normalizer_add(&recipe->normalizer, NORMALIZE_REPLACE, content.bytes, content.n_bytes, pattern);
+    return normalizer_add(&recipe->normalizer, NORMALIZE_REPLACE, content.bytes, content.n_bytes,
+                          pattern);
 }
 
 static enum status add_strip(const json_t *value, struct recipe *recipe)
@@ -66,14 +71,20 @@ static enum status add_strip(const json_t *value, struct recipe *recipe)
     if (left) {
         TRY(normalizer_add(&recipe->normalizer, NORMALIZE_STRIP_LEFT, NULL, 0, NULL));
     }
-    return right ? normalizer_add(&recipe->normalizer, NORMALIZE_STRIP_RIGHT, NULL, 0, NULL) : STATUS_OK;
+    return right ? normalizer_add(&recipe->normalizer, NORMALIZE_STRIP_RIGHT, NULL, 0, NULL)
+                 : STATUS_OK;
 }
 
 static enum status add_normalizer(const json_t *value, struct recipe *recipe)
 {
-    static const struct { const char *type; enum normalize_kind kind; } plain[] = {
-        { "NFC", NORMALIZE_NFC }, { "NFD", NORMALIZE_NFD }, { "NFKC", NORMALIZE_NFKC }, { "NFKD", NORMALIZE_NFKD },
-        { "Lowercase", NORMALIZE_LOWERCASE }, { "StripAccents", NORMALIZE_STRIP_ACCENTS },
+    static const struct { const char *type; enum normalize_kind kind;
+    } plain[] = {
+        {"NFC", NORMALIZE_NFC},
+        {"NFD", NORMALIZE_NFD},
+        {"NFKC", NORMALIZE_NFKC},
+        {"NFKD", NORMALIZE_NFKD},
+        {"Lowercase", NORMALIZE_LOWERCASE},
+        {"StripAccents", NORMALIZE_STRIP_ACCENTS},
     };
     const char *type;
     TRY(json_read_type(value, "a normalizer", &type));
@@ -85,7 +96,8 @@ static enum status add_normalizer(const json_t *value, struct recipe *recipe)
     if (strcmp(type, "Prepend") == 0) {
         struct tokenizer_text text;
         TRY(json_read_text(value, "prepend", &text));
-        return normalizer_add(&recipe->normalizer, NORMALIZE_PREPEND, text.bytes, text.n_bytes, NULL);
+        return normalizer_add(&recipe->normalizer, NORMALIZE_PREPEND, text.bytes, text.n_bytes,
+                              NULL);
     }
     if (strcmp(type, "Replace") == 0) {
         return add_replace(value, recipe);
@@ -93,13 +105,17 @@ static enum status add_normalizer(const json_t *value, struct recipe *recipe)
     if (strcmp(type, "Strip") == 0) {
         return add_strip(value, recipe);
     }
-    return status_fail(STATUS_UNSUPPORTED, "tokenizer.json: normalizer '%.60s' is not supported; supported: NFC, "
-                       "NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Prepend, Replace, Sequence", type);
+    return status_fail(
+        STATUS_UNSUPPORTED,
+        "tokenizer.json: normalizer '%.60s' is not supported; supported: NFC, "
+        "NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Prepend, Replace, Sequence",
+        type);
 }
 
 /* A value, or the values of a Sequence, each to `add`; sequences hold no sequences. */
 static enum status each(const json_t *value, const char *what, const char *list_key,
-                        enum status (*add)(const json_t *value, struct recipe *recipe), struct recipe *recipe)
+                        enum status (*add)(const json_t *value, struct recipe *recipe),
+                        struct recipe *recipe)
 {
     const char *type;
     if (!json_is_there(value)) {
@@ -112,7 +128,8 @@ static enum status each(const json_t *value, const char *what, const char *list_
     const json_t *list;
     TRY(json_read_array(value, list_key, &list));
     if (!list) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: expected \"%s\" in a Sequence, found none", list_key);
+        return status_fail(STATUS_INVALID,
+                           "tokenizer.json: expected \"%s\" in a Sequence, found none", list_key);
     }
     for (size_t i = 0; i < json_array_size(list); i++) {
         TRY(add(json_array_get(list, i), recipe));
@@ -126,10 +143,14 @@ enum status json_read_normalizer(const json_t *value, struct recipe *recipe)
 }
 
 /* ---- pre-tokenizers ---- */
-static enum status add_pattern(struct recipe *recipe, const char *source, enum split_behavior behavior)
+static enum status add_pattern(struct recipe *recipe, const char *source,
+                               enum split_behavior behavior)
 {
-    return splitter_add_pattern(&recipe->splitter, &(struct split_pattern){
-        .syntax = PATTERN_REGEX, .source = source, .n_bytes = strlen(source), .behavior = behavior });
+    return splitter_add_pattern(&recipe->splitter,
+                                &(struct split_pattern){.syntax = PATTERN_REGEX,
+                                                        .source = source,
+                                                        .n_bytes = strlen(source),
+                                                        .behavior = behavior});
 }
 
 static enum status add_byte_level(const json_t *value, struct recipe *recipe)
@@ -166,8 +187,10 @@ static enum status read_prefix(const json_t *value, enum split_prefix *out)
     *out = json_text_is(scheme, "always") ? SPLIT_PREFIX_ALWAYS
            : json_text_is(scheme, "first") ? SPLIT_PREFIX_FIRST : SPLIT_PREFIX_NEVER;
     if (*out == SPLIT_PREFIX_NEVER && !json_text_is(scheme, "never")) {
-        return status_fail(STATUS_UNSUPPORTED, "tokenizer.json: prepend_scheme '%.60s' is not supported; supported: "
-                           "always, first, never", scheme.bytes);
+        return status_fail(STATUS_UNSUPPORTED,
+                           "tokenizer.json: prepend_scheme '%.60s' is not supported; supported: "
+                           "always, first, never",
+                           scheme.bytes);
     }
     return STATUS_OK;
 }
@@ -184,8 +207,10 @@ static enum status add_metaspace(const json_t *value, struct recipe *recipe)
         mark = (struct tokenizer_text){ "\xe2\x96\x81", 3 };
     }
     if (mark.n_bytes < 1 || mark.n_bytes > 4 || memchr(mark.bytes, 0, mark.n_bytes)) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: \"replacement\": expected one character, found %u bytes",
-                           mark.n_bytes);
+        return status_fail(
+            STATUS_INVALID,
+            "tokenizer.json: \"replacement\": expected one character, found %u bytes",
+            mark.n_bytes);
     }
     TRY(splitter_add_spaces(&recipe->splitter, mark.bytes, prefix));
     return !cuts ? STATUS_OK
@@ -212,9 +237,12 @@ static enum status add_whitespace(const json_t *value, struct recipe *recipe)
 {
     static const char words[] = "\\w+|[^\\w\\s]+";
     (void)value;
-    return splitter_add_pattern(&recipe->splitter, &(struct split_pattern){
-        .syntax = PATTERN_REGEX, .source = words, .n_bytes = sizeof words - 1, .behavior = SPLIT_REMOVED,
-        .invert = true });
+    return splitter_add_pattern(&recipe->splitter,
+                                &(struct split_pattern){.syntax = PATTERN_REGEX,
+                                                        .source = words,
+                                                        .n_bytes = sizeof words - 1,
+                                                        .behavior = SPLIT_REMOVED,
+                                                        .invert = true});
 }
 
 static enum status add_whitespace_split(const json_t *value, struct recipe *recipe)
@@ -241,24 +269,34 @@ static enum status add_pre_tokenizer(const json_t *value, struct recipe *recipe)
         const char *type;
         enum status (*add)(const json_t *value, struct recipe *recipe);
     } known[] = {
-        { "ByteLevel", add_byte_level }, { "Split", add_split }, { "Metaspace", add_metaspace },
-        { "Digits", add_digits }, { "Punctuation", add_punctuation }, { "Whitespace", add_whitespace },
-        { "WhitespaceSplit", add_whitespace_split }, { "CharDelimiterSplit", add_delimiter },
+        {"ByteLevel", add_byte_level},
+        {"Split", add_split},
+        {"Metaspace", add_metaspace},
+        {"Digits", add_digits},
+        {"Punctuation", add_punctuation},
+        {"Whitespace", add_whitespace},
+        {"WhitespaceSplit", add_whitespace_split},
+        {"CharDelimiterSplit", add_delimiter},
     };
     const char *type;
     TRY(json_read_type(value, "a pre-tokenizer", &type));
     if (recipe->byte_level) {
-        return status_fail(STATUS_UNSUPPORTED, "tokenizer.json: pre-tokenizer '%.60s' behind ByteLevel is not "
-                           "supported: that must be the last", type);
+        return status_fail(STATUS_UNSUPPORTED,
+                           "tokenizer.json: pre-tokenizer '%.60s' behind ByteLevel is not "
+                           "supported: that must be the last",
+                           type);
     }
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(type, known[i].type) == 0) {
             return known[i].add(value, recipe);
         }
     }
-    return status_fail(STATUS_UNSUPPORTED, "tokenizer.json: pre-tokenizer '%.60s' is not supported; supported: "
-                       "ByteLevel, Split, Metaspace, Digits, Punctuation, Whitespace, WhitespaceSplit, "
-                       "CharDelimiterSplit, Sequence", type);
+    return status_fail(
+        STATUS_UNSUPPORTED,
+        "tokenizer.json: pre-tokenizer '%.60s' is not supported; supported: "
+        "ByteLevel, Split, Metaspace, Digits, Punctuation, Whitespace, WhitespaceSplit, "
+        "CharDelimiterSplit, Sequence",
+        type);
 }
 
 enum status json_read_pre_tokenizer(const json_t *value, struct recipe *recipe)

@@ -23,7 +23,8 @@ static enum status check_depth(const char *file, const char *bytes, size_t n_byt
             depth--;
         }
         if (depth > JSON_MAX_DEPTH) {
-            return status_fail(STATUS_INVALID, "%s: expected brackets at most %d deep, found more at byte %zu",
+            return status_fail(STATUS_INVALID,
+                               "%s: expected brackets at most %d deep, found more at byte %zu",
                                file, JSON_MAX_DEPTH, at);
         }
     }
@@ -44,12 +45,13 @@ enum status json_parse(const char *file, const char *bytes, size_t n_bytes, json
         return status_fail(STATUS_NO_MEMORY, "%s: no memory for %zu bytes of JSON", file, n_bytes);
     }
     if (!root) {
-        return status_fail(STATUS_INVALID, "%s: line %d, column %d: %s", file, error.line, error.column,
-                           error.text);
+        return status_fail(STATUS_INVALID, "%s: line %d, column %d: %s", file, error.line,
+                           error.column, error.text);
     }
     if (!json_is_object(root)) {
         json_decref(root);
-        return status_fail(STATUS_INVALID, "%s: expected a JSON object, found something else", file);
+        return status_fail(STATUS_INVALID, "%s: expected a JSON object, found something else",
+                           file);
     }
     *out = root;
     return STATUS_OK;
@@ -60,14 +62,17 @@ bool json_is_there(const json_t *value) { return value && !json_is_null(value); 
 
 static enum status wrong_type(const char *key, const char *expected)
 {
-    return status_fail(STATUS_INVALID, "tokenizer.json: \"%.60s\": expected %s, found something else", key, expected);
+    return status_fail(STATUS_INVALID,
+                       "tokenizer.json: \"%.60s\": expected %s, found something else", key,
+                       expected);
 }
 
 enum status json_read_bool(const json_t *object, const char *key, bool missing, bool *out)
 {
     const json_t *value = json_object_get(object, key);
     *out = json_is_there(value) ? json_is_true(value) : missing;
-    return json_is_there(value) && !json_is_boolean(value) ? wrong_type(key, "true or false") : STATUS_OK;
+    return json_is_there(value) && !json_is_boolean(value) ? wrong_type(key, "true or false")
+                                                           : STATUS_OK;
 }
 
 enum status json_read_text(const json_t *object, const char *key, struct tokenizer_text *out)
@@ -89,8 +94,9 @@ enum status json_read_id(const json_t *object, const char *key, int32_t *out)
     const json_t *value = json_object_get(object, key);
     const json_int_t id = json_integer_value(value);
     if (!json_is_integer(value) || id < 0 || id >= TOKENIZER_MAX_TOKENS) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: \"%.60s\": expected an id below %d, found %s", key,
-                           TOKENIZER_MAX_TOKENS, json_is_integer(value) ? "another number" : "none");
+        return status_fail(
+            STATUS_INVALID, "tokenizer.json: \"%.60s\": expected an id below %d, found %s", key,
+            TOKENIZER_MAX_TOKENS, json_is_integer(value) ? "another number" : "none");
     }
     *out = (int32_t)id;
     return STATUS_OK;
@@ -107,7 +113,8 @@ enum status json_read_type(const json_t *object, const char *what, const char **
 {
     *out = json_string_value(json_object_get(object, "type"));
     if (!*out) {
-        return status_fail(STATUS_INVALID, "tokenizer.json: expected %s with a \"type\", found none", what);
+        return status_fail(STATUS_INVALID,
+                           "tokenizer.json: expected %s with a \"type\", found none", what);
     }
     return STATUS_OK;
 }

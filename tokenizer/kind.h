@@ -41,7 +41,7 @@ struct recipe {
     bool byte_level;                  /* bytes are merged, else characters */
     bool byte_fallback;               /* a character that is no token becomes its bytes' tokens */
     bool fuse_unk;                    /* a run of unknown characters is one unknown token */
-    bool ignore_merges;               /* a piece that is a token is that token, whatever the merges */
+    bool ignore_merges;               /* a piece that is a token is that token, at once */
     bool drops_space;                 /* the space a text's first token begins with was not in it */
     struct around_ids before, behind;
     uint64_t digest;                  /* of all that is not in the vocabulary */
@@ -54,10 +54,12 @@ struct tokenizer_kind {
     const char *name;             /* tokenizer.ggml.model */
     /* Checks what only this kind asks for, fills tokenizer->pieces and ->state. The shared parts are
      * there already. deinit is called after a failure too. recipe: NULL, and the kind makes its own. */
-    enum status (*init)(struct tokenizer *tokenizer, const struct tokenizer_spec *spec, struct recipe *recipe);
+    enum status (*init)(struct tokenizer *tokenizer, const struct tokenizer_spec *spec,
+                        struct recipe *recipe);
     void (*deinit)(struct tokenizer *tokenizer);
     /* Ids of text between special tokens. Any thread. */
-    enum status (*encode)(const struct tokenizer *tokenizer, struct segment segment, struct id_sink *sink);
+    enum status (*encode)(const struct tokenizer *tokenizer, struct segment segment,
+                          struct id_sink *sink);
 };
 
 struct tokenizer {
@@ -69,7 +71,7 @@ struct tokenizer {
     uint8_t *classes;             /* [n_tokens] enum token_class */
     float *scores;                /* [n_tokens], or NULL */
     struct special_set specials;  /* found in a text as given */
-    struct special_set normalized_specials; /* found after normalising; texts are in special_bytes */
+    struct special_set normalized_specials; /* found after normalising; texts in special_bytes */
     struct bytes special_bytes;
     struct normalizer normalizer; /* no steps: text is taken as it is */
     int32_t bos_id, eos_id, unk_id;

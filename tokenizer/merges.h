@@ -18,7 +18,8 @@ void merges_deinit(struct merges *merges);
 /* Of equal pairs the last one added holds. */
 void merges_put(struct merges *merges, int32_t left, int32_t right, struct merge merge);
 
-static inline struct merge_slot *merges_probe(const struct merges *merges, int32_t left, int32_t right)
+static inline struct merge_slot *merges_probe(const struct merges *merges, int32_t left,
+                                              int32_t right)
 {
     const uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
     for (size_t at = rng_mix64(key ^ merges->seed);; at++) {

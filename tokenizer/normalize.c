@@ -7,13 +7,15 @@
 #include "tokenizer/character.h"
 
 /* ---- making ---- */
-enum status normalizer_add(struct normalizer *normalizer, enum normalize_kind kind, const char *content,
-                           size_t n_content, struct pattern *pattern)
+enum status normalizer_add(struct normalizer *normalizer, enum normalize_kind kind,
+                           const char *content, size_t n_content, struct pattern *pattern)
 {
     if (normalizer->n_steps == NORMALIZE_MAX_STEPS || n_content > NORMALIZE_MAX_CONTENT_BYTES) {
         pattern_destroy(pattern);
-        return status_fail(STATUS_UNSUPPORTED, "expected a normalizer of at most %d steps, and at most %d bytes "
-                           "put in by one, found more", NORMALIZE_MAX_STEPS, NORMALIZE_MAX_CONTENT_BYTES);
+        return status_fail(STATUS_UNSUPPORTED,
+                           "expected a normalizer of at most %d steps, and at most %d bytes "
+                           "put in by one, found more",
+                           NORMALIZE_MAX_STEPS, NORMALIZE_MAX_CONTENT_BYTES);
     }
     struct normalize_step *step = &normalizer->steps[normalizer->n_steps++];
     *step = (struct normalize_step){ .kind = kind, .pattern = pattern, .n_content = n_content };
@@ -39,7 +41,8 @@ static enum status put_point(utf8proc_int32_t point, struct bytes *out)
     return bytes_append(out, (const char *)character, (size_t)n);
 }
 
-static enum status put_character(enum normalize_kind kind, utf8proc_int32_t point, struct bytes *out)
+static enum status put_character(enum normalize_kind kind, utf8proc_int32_t point,
+                                 struct bytes *out)
 {
     if (kind == NORMALIZE_STRIP_ACCENTS) {
         return character_is_mark(point) ? STATUS_OK : put_point(point, out);
@@ -49,7 +52,8 @@ static enum status put_character(enum normalize_kind kind, utf8proc_int32_t poin
     return point == 0x130 ? put_point(0x307, out) : STATUS_OK;
 }
 
-static enum status run_characters(enum normalize_kind kind, const char *text, size_t n_bytes, struct bytes *out)
+static enum status run_characters(enum normalize_kind kind, const char *text, size_t n_bytes,
+                                  struct bytes *out)
 {
     for (size_t at = 0; at < n_bytes;) {
         int32_t point;
@@ -60,7 +64,8 @@ static enum status run_characters(enum normalize_kind kind, const char *text, si
     return STATUS_OK;
 }
 
-static enum status run_strip(enum normalize_kind kind, const char *text, size_t n_bytes, struct bytes *out)
+static enum status run_strip(enum normalize_kind kind, const char *text, size_t n_bytes,
+                             struct bytes *out)
 {
     size_t begin = 0, end = n_bytes;
     int32_t point;
@@ -87,8 +92,9 @@ struct replace { const struct normalize_step *step; const char *text; struct byt
 static enum status replace_part(void *user, struct pattern_part part)
 {
     const struct replace *replace = user;
-    return part.is_match ? bytes_append(replace->out, replace->step->content, replace->step->n_content)
-                         : bytes_append(replace->out, replace->text + part.begin, part.end - part.begin);
+    return part.is_match
+               ? bytes_append(replace->out, replace->step->content, replace->step->n_content)
+               : bytes_append(replace->out, replace->text + part.begin, part.end - part.begin);
 }
 
 static enum status run_replace(const struct normalize_step *step, const char *text, size_t n_bytes,
@@ -133,12 +139,14 @@ enum status normalizer_run(const struct normalizer *normalizer, const char *text
                            struct bytes *out)
 {
     *out = (struct bytes){ .at = NULL };
-    TRY(bytes_append(out, normalizer->n_steps > 0 ? "" : text, normalizer->n_steps > 0 ? 0 : n_bytes));
+    TRY(bytes_append(out, normalizer->n_steps > 0 ? "" : text,
+                     normalizer->n_steps > 0 ? 0 : n_bytes));
     for (int i = 0; i < normalizer->n_steps; i++) {
         struct bytes next = { .at = NULL };
         enum status status = bytes_append(&next, "", 0);
         if (status == STATUS_OK) {
-            status = run_step(&normalizer->steps[i], i == 0 ? text : out->at, i == 0 ? n_bytes : out->n, &next);
+            status = run_step(&normalizer->steps[i], i == 0 ? text : out->at,
+                              i == 0 ? n_bytes : out->n, &next);
         }
         bytes_deinit(out);
         *out = next;

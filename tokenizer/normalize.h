@@ -29,17 +29,21 @@ struct normalize_step {
     char content[NORMALIZE_MAX_CONTENT_BYTES];
     size_t n_content;
 };
-struct normalizer { struct normalize_step steps[NORMALIZE_MAX_STEPS]; int n_steps; }; /* zero-initialised */
+struct normalizer {
+    struct normalize_step steps[NORMALIZE_MAX_STEPS];
+    int n_steps;
+}; /* zero-initialised */
 void normalizer_deinit(struct normalizer *normalizer);
 /* Adds a step; content only for PREPEND and REPLACE, whose pattern the normalizer takes over, even
  * when it fails. STATUS_UNSUPPORTED: too many steps, too long a content. */
-enum status normalizer_add(struct normalizer *normalizer, enum normalize_kind kind, const char *content,
-                           size_t n_content, struct pattern *pattern);
+enum status normalizer_add(struct normalizer *normalizer, enum normalize_kind kind,
+                           const char *content, size_t n_content, struct pattern *pattern);
 /* The text after all steps, in *out (bytes_deinit, after a failure too). */
 enum status normalizer_run(const struct normalizer *normalizer, const char *text, size_t n_bytes,
                            struct bytes *out);
 
 /* normalize_form.c: one of the four forms, appended to out. Linear, however many marks there are. */
-enum status normalize_form(enum normalize_kind form, const char *text, size_t n_bytes, struct bytes *out);
+enum status normalize_form(enum normalize_kind form, const char *text, size_t n_bytes,
+                           struct bytes *out);
 
 #endif

@@ -51,8 +51,8 @@ static enum status decompose(struct form_work *work, const char *text, size_t n_
         ASSERT(n > 0); /* the run is UTF-8 */
         TRY(reserve(work, MAX_EXPANSION));
         int last_class = 0;
-        const utf8proc_ssize_t n_points = utf8proc_decompose_char(point, work->points + work->n,
-                                                                  MAX_EXPANSION, work->options, &last_class);
+        const utf8proc_ssize_t n_points = utf8proc_decompose_char(
+            point, work->points + work->n, MAX_EXPANSION, work->options, &last_class);
         ASSERT(n_points >= 0 && n_points <= MAX_EXPANSION);
         work->n += (size_t)n_points;
         at += (size_t)n;
@@ -106,14 +106,16 @@ static void order(struct form_work *work)
     }
 }
 
-static enum status put_run(struct form_work *work, const char *text, size_t n_bytes, struct bytes *out)
+static enum status put_run(struct form_work *work, const char *text, size_t n_bytes,
+                           struct bytes *out)
 {
     work->n = 0;
     TRY(decompose(work, text, n_bytes));
     order(work);
     if (work->composes && work->n > 0) {
         const utf8proc_option_t options = UTF8PROC_COMPOSE | UTF8PROC_STABLE;
-        const utf8proc_ssize_t n = utf8proc_normalize_utf32(work->points, (utf8proc_ssize_t)work->n, options);
+        const utf8proc_ssize_t n =
+            utf8proc_normalize_utf32(work->points, (utf8proc_ssize_t)work->n, options);
         ASSERT(n >= 0);
         work->n = (size_t)n;
     }
@@ -142,7 +144,8 @@ static size_t run_bytes(const char *text, size_t at, size_t n_bytes)
     return end - at - (is_ascii(text[at]) && end == at + 1);
 }
 
-enum status normalize_form(enum normalize_kind form, const char *text, size_t n_bytes, struct bytes *out)
+enum status normalize_form(enum normalize_kind form, const char *text, size_t n_bytes,
+                           struct bytes *out)
 {
     const bool compatible = form == NORMALIZE_NFKC || form == NORMALIZE_NFKD;
     struct form_work work = {

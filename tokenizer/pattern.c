@@ -53,8 +53,8 @@ static enum status compile(struct pattern *pattern, const struct bytes *text, ui
     if (!pattern->code) {
         char why[160] = "";
         pcre2_get_error_message(error, (PCRE2_UCHAR *)why, sizeof why);
-        return status_fail(STATUS_INVALID, "expected a regular expression, found '%.200s': %s", pattern->source,
-                           why);
+        return status_fail(STATUS_INVALID, "expected a regular expression, found '%.200s': %s",
+                           pattern->source, why);
     }
     /* Where it cannot be compiled to machine code, the interpreter gives the same, only slower. */
     (void)pcre2_jit_compile(pattern->code, PCRE2_JIT_COMPLETE);
@@ -131,14 +131,17 @@ void pattern_scan_deinit(struct pattern_scan *scan)
 }
 
 /* *found: the next match in text[at, n), which is UTF-8. */
-static enum status search(struct pattern_scan *scan, const char *text, size_t n, size_t at, bool *found)
+static enum status search(struct pattern_scan *scan, const char *text, size_t n, size_t at,
+                          bool *found)
 {
     const struct pattern *pattern = scan->pattern;
     uint32_t options = PCRE2_NO_UTF_CHECK;
-    int rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, n, at, options, scan->match_data, pattern->limits);
+    int rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, n, at, options, scan->match_data,
+                         pattern->limits);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
         options |= PCRE2_NO_JIT;
-        rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, n, at, options, scan->match_data, pattern->limits);
+        rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, n, at, options, scan->match_data,
+                         pattern->limits);
     }
     *found = rc > 0;
     if (rc == PCRE2_ERROR_NOMEMORY) {
@@ -147,7 +150,8 @@ static enum status search(struct pattern_scan *scan, const char *text, size_t n,
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) {
         char why[160] = "";
         pcre2_get_error_message(rc, (PCRE2_UCHAR *)why, sizeof why);
-        return status_fail(STATUS_INVALID, "the tokenizer's pattern '%.200s' runs away on this text: %s",
+        return status_fail(STATUS_INVALID,
+                           "the tokenizer's pattern '%.200s' runs away on this text: %s",
                            pattern->source, why);
     }
     return STATUS_OK;
@@ -176,7 +180,7 @@ struct visitor { pattern_visit *visit; void *user; size_t last_end; };
 static enum status visit_match(struct visitor *visitor, size_t begin, size_t end)
 {
     if (begin > visitor->last_end) {
-        TRY(visitor->visit(visitor->user, (struct pattern_part){ visitor->last_end, begin, false }));
+        TRY(visitor->visit(visitor->user, (struct pattern_part){visitor->last_end, begin, false}));
     }
     visitor->last_end = end;
     return visitor->visit(visitor->user, (struct pattern_part){ begin, end, true });

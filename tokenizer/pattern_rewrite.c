@@ -25,8 +25,9 @@ static enum status put(struct rewrite *rewrite, const char *text)
 
 static enum status refuse(const struct rewrite *rewrite, const char *what)
 {
-    return status_fail(STATUS_UNSUPPORTED, "%s at byte %zu of the pattern '%.*s' is not supported", what,
-                       rewrite->at, rewrite->n < 200 ? (int)rewrite->n : 200, rewrite->source);
+    return status_fail(STATUS_UNSUPPORTED, "%s at byte %zu of the pattern '%.*s' is not supported",
+                       what, rewrite->at, rewrite->n < 200 ? (int)rewrite->n : 200,
+                       rewrite->source);
 }
 
 /* A class by itself, its inside within another, or everything else. */
@@ -45,10 +46,11 @@ static enum status put_class(struct rewrite *rewrite, const char *inside, bool n
 static bool is_script(const char *name, size_t n)
 {
     static const char *const scripts[] = {
-        "Arabic", "Armenian", "Bengali", "Bopomofo", "Cyrillic", "Devanagari", "Ethiopic", "Georgian",
-        "Greek", "Gujarati", "Gurmukhi", "Han", "Hangul", "Hebrew", "Hiragana", "Kannada", "Katakana",
-        "Khmer", "Lao", "Latin", "Malayalam", "Mongolian", "Myanmar", "Oriya", "Sinhala", "Tamil",
-        "Telugu", "Thai", "Tibetan",
+        "Arabic",   "Armenian", "Bengali",   "Bopomofo",  "Cyrillic", "Devanagari",
+        "Ethiopic", "Georgian", "Greek",     "Gujarati",  "Gurmukhi", "Han",
+        "Hangul",   "Hebrew",   "Hiragana",  "Kannada",   "Katakana", "Khmer",
+        "Lao",      "Latin",    "Malayalam", "Mongolian", "Myanmar",  "Oriya",
+        "Sinhala",  "Tamil",    "Telugu",    "Thai",      "Tibetan",
     };
     for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
         if (strlen(scripts[i]) == n && memcmp(scripts[i], name, n) == 0) {
@@ -148,10 +150,12 @@ enum status pattern_rewrite(const char *source, size_t n_bytes, struct bytes *ou
             TRY(rewrite_bracket(&rewrite));
             continue;
         }
-        if (rewrite.in_class && c == '&' && rewrite.at + 1 < n_bytes && source[rewrite.at + 1] == '&') {
+        if (rewrite.in_class && c == '&' && rewrite.at + 1 < n_bytes &&
+            source[rewrite.at + 1] == '&') {
             return refuse(&rewrite, "an intersection of classes");
         }
-        if (!rewrite.in_class && c == '(' && rewrite.at + 1 < n_bytes && source[rewrite.at + 1] == '*') {
+        if (!rewrite.in_class && c == '(' && rewrite.at + 1 < n_bytes &&
+            source[rewrite.at + 1] == '*') {
             return refuse(&rewrite, "a verb"); /* PCRE2's own: limits could be lifted by it */
         }
         rewrite.in_class = rewrite.in_class && c != ']';

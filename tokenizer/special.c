@@ -29,7 +29,8 @@ void special_set_init(struct special_set *set, struct special *specials, int32_t
     }
     for (int32_t i = 0; i < n; i++) {
         const struct special *last = set->n > 0 ? &specials[set->n - 1] : NULL;
-        if (specials[i].text.n_bytes > 0 && !(last && compare_texts(last->text, specials[i].text) == 0)) {
+        if (specials[i].text.n_bytes > 0 &&
+            !(last && compare_texts(last->text, specials[i].text) == 0)) {
             specials[set->n++] = specials[i];
         }
     }
@@ -50,7 +51,8 @@ void special_set_deinit(struct special_set *set)
 
 /* First of sorted[begin, end), which agree on `depth` bytes and are longer, whose next byte is at
  * least `byte`. */
-static int32_t lower_bound(const struct special_set *set, int32_t begin, int32_t end, uint32_t depth, int byte)
+static int32_t lower_bound(const struct special_set *set, int32_t begin, int32_t end,
+                           uint32_t depth, int byte)
 {
     while (begin < end) {
         const int32_t middle = begin + (end - begin) / 2;
@@ -63,7 +65,8 @@ static int32_t lower_bound(const struct special_set *set, int32_t begin, int32_t
     return begin;
 }
 
-const struct special *special_set_match(const struct special_set *set, const char *text, size_t n_bytes)
+const struct special *special_set_match(const struct special_set *set, const char *text,
+                                        size_t n_bytes)
 {
     if (n_bytes == 0 || set->n == 0) {
         return NULL;
@@ -104,7 +107,8 @@ static bool stands_alone(const struct special_text *text, size_t begin, size_t e
 }
 
 /* What a found token takes with it: white space at its sides, never before `from`. */
-static struct special_found widen(const struct special_walk *walk, const struct special *special, size_t from)
+static struct special_found widen(const struct special_walk *walk, const struct special *special,
+                                  size_t from)
 {
     const struct special_text *text = walk->text;
     struct special_found found = { special, walk->at, walk->at + special->text.n_bytes };
@@ -117,7 +121,8 @@ static struct special_found widen(const struct special_walk *walk, const struct 
         found.begin -= n;
     }
     while ((special->bits & TOKEN_RIGHT_STRIP) && found.end < text->n_bytes) {
-        const size_t n = character_first(text->bytes + found.end, text->n_bytes - found.end, &point);
+        const size_t n =
+            character_first(text->bytes + found.end, text->n_bytes - found.end, &point);
         if (point < 0 || !character_is_white(point)) {
             break;
         }

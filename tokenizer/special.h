@@ -22,7 +22,8 @@ struct special_set {
 void special_set_init(struct special_set *set, struct special *specials, int32_t n);
 void special_set_deinit(struct special_set *set);
 /* The longest special token at the beginning of text, or NULL. */
-const struct special *special_set_match(const struct special_set *set, const char *text, size_t n_bytes);
+const struct special *special_set_match(const struct special_set *set, const char *text,
+                                        size_t n_bytes);
 
 /* Where in a text tokens may be found: in parts that are not literal, wholly within one. */
 struct special_text {

@@ -4,10 +4,12 @@
 #include <string.h>
 
 /* ---- making ---- */
-static enum status new_step(struct splitter *splitter, enum split_step_kind kind, struct split_step **out)
+static enum status new_step(struct splitter *splitter, enum split_step_kind kind,
+                            struct split_step **out)
 {
     if (splitter->n_steps == SPLIT_MAX_STEPS) {
-        return status_fail(STATUS_UNSUPPORTED, "expected a pre-tokenizer of at most %d steps, found more",
+        return status_fail(STATUS_UNSUPPORTED,
+                           "expected a pre-tokenizer of at most %d steps, found more",
                            SPLIT_MAX_STEPS);
     }
     *out = &splitter->steps[splitter->n_steps++];
@@ -24,7 +26,8 @@ enum status splitter_add_pattern(struct splitter *splitter, const struct split_p
     return pattern_create(pattern->syntax, pattern->source, pattern->n_bytes, &step->pattern);
 }
 
-enum status splitter_add_spaces(struct splitter *splitter, const char *mark, enum split_prefix prefix)
+enum status splitter_add_spaces(struct splitter *splitter, const char *mark,
+                                enum split_prefix prefix)
 {
     struct split_step *step = NULL;
     TRY(new_step(splitter, SPLIT_STEP_SPACES, &step));
@@ -106,7 +109,8 @@ static enum status cut_merge_next(struct cut *cut, struct pattern_part part, boo
     if (matches) {
         TRY(cut_release(cut));
         cut->has_held = true;
-        cut->held = (struct piece){ (uint32_t)(cut->offset + part.begin), (uint32_t)(part.end - part.begin) };
+        cut->held =
+            (struct piece){(uint32_t)(cut->offset + part.begin), (uint32_t)(part.end - part.begin)};
         return STATUS_OK;
     }
     const size_t begin = cut->has_held ? cut->held.begin - cut->offset : part.begin;
@@ -141,7 +145,8 @@ static enum status cut_part(void *user, struct pattern_part part)
     return cut_push(cut, part.begin, part.end);
 }
 
-static enum status run_pattern(const struct split_step *step, struct split *split, struct pieces *next)
+static enum status run_pattern(const struct split_step *step, struct split *split,
+                               struct pieces *next)
 {
     struct pattern_scan scan;
     enum status status;
@@ -149,7 +154,8 @@ static enum status run_pattern(const struct split_step *step, struct split *spli
     for (size_t i = 0; i < split->pieces.n; i++) {
         const struct piece piece = split->pieces.at[i];
         struct cut cut = { .step = step, .next = next, .first = next->n, .offset = piece.begin };
-        TRY_GOTO(pattern_scan_text(&scan, split->text + piece.begin, piece.n_bytes, cut_part, &cut), out);
+        TRY_GOTO(pattern_scan_text(&scan, split->text + piece.begin, piece.n_bytes, cut_part, &cut),
+                 out);
         TRY_GOTO(cut_release(&cut), out);
     }
     status = STATUS_OK;
@@ -164,7 +170,8 @@ static enum status put_marked(const struct split_step *step, const char *text, s
 {
     const size_t mark_bytes = strlen(step->mark);
     const bool begins = n_bytes >= mark_bytes && memcmp(text, step->mark, mark_bytes) == 0;
-    const bool wanted = step->prefix == SPLIT_PREFIX_ALWAYS || (step->prefix == SPLIT_PREFIX_FIRST && is_first);
+    const bool wanted =
+        step->prefix == SPLIT_PREFIX_ALWAYS || (step->prefix == SPLIT_PREFIX_FIRST && is_first);
     if (wanted && !begins && text[0] != ' ') {
         TRY(bytes_append(out, step->mark, mark_bytes));
     }
@@ -188,7 +195,9 @@ static enum status run_spaces(const struct split_step *step, bool is_first, stru
     for (size_t i = 0; i < split->pieces.n; i++) {
         const struct piece piece = split->pieces.at[i];
         const size_t begin = changed.n;
-        TRY_GOTO(put_marked(step, split->text + piece.begin, piece.n_bytes, is_first && i == 0, &changed), out);
+        TRY_GOTO(put_marked(step, split->text + piece.begin, piece.n_bytes, is_first && i == 0,
+                            &changed),
+                 out);
         TRY_GOTO(pieces_add(next, begin, changed.n), out);
     }
     bytes_deinit(&split->changed);

@@ -47,7 +47,8 @@ struct split_pattern {
     bool invert;
 };
 enum status splitter_add_pattern(struct splitter *splitter, const struct split_pattern *pattern);
-enum status splitter_add_spaces(struct splitter *splitter, const char *mark, enum split_prefix prefix);
+enum status splitter_add_spaces(struct splitter *splitter, const char *mark,
+                                enum split_prefix prefix);
 
 struct piece { uint32_t begin, n_bytes; };
 struct pieces { struct piece *at; size_t n, cap; };
@@ -59,7 +60,8 @@ struct split { /* of one text */
 /* is_first: nothing of the whole text stands before this. Fills *out, which split_deinit frees, after
  * a failure too. The text must live as long. Below 4 GiB. */
 struct split_text { const char *bytes; size_t n_bytes; bool is_first; };
-enum status splitter_run(const struct splitter *splitter, struct split_text text, struct split *out);
+enum status splitter_run(const struct splitter *splitter, struct split_text text,
+                         struct split *out);
 void split_deinit(struct split *split);
 
 #endif

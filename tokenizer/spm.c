@@ -59,8 +59,10 @@ static enum status read_byte_tokens(struct tokenizer *tokenizer, struct spm *spm
             continue;
         }
         if (byte < 0) {
-            return status_fail(STATUS_INVALID, "token %d is a byte token: expected a text from <0x00> to "
-                               "<0xFF>, found another", id);
+            return status_fail(STATUS_INVALID,
+                               "token %d is a byte token: expected a text from <0x00> to "
+                               "<0xFF>, found another",
+                               id);
         }
         if (spm->byte_ids[byte] < 0) {
             spm->byte_ids[byte] = id;
@@ -68,8 +70,10 @@ static enum status read_byte_tokens(struct tokenizer *tokenizer, struct spm *spm
         }
     }
     if (n_bytes_found < 256 && tokenizer->unk_id < 0) {
-        return status_fail(STATUS_INVALID, "expected 256 byte tokens or an unknown token, found %d byte "
-                           "tokens and none", n_bytes_found);
+        return status_fail(STATUS_INVALID,
+                           "expected 256 byte tokens or an unknown token, found %d byte "
+                           "tokens and none",
+                           n_bytes_found);
     }
     return STATUS_OK;
 }
@@ -203,7 +207,8 @@ static struct pair heap_pop(struct work *work)
     size_t at = 0;
     for (;;) {
         size_t child = 2 * at + 1;
-        if (child + 1 < work->n_pairs && pair_precedes(&work->heap[child + 1], &work->heap[child])) {
+        if (child + 1 < work->n_pairs &&
+            pair_precedes(&work->heap[child + 1], &work->heap[child])) {
             child++;
         }
         if (child >= work->n_pairs || !pair_precedes(&work->heap[child], &last)) {
@@ -235,7 +240,8 @@ static void split_characters(struct work *work)
 {
     work->n_symbols = 0;
     for (uint32_t at = 0; at < work->n_text;) {
-        const struct utf8_part part = utf8_first((const unsigned char *)work->text + at, work->n_text - at);
+        const struct utf8_part part =
+            utf8_first((const unsigned char *)work->text + at, work->n_text - at);
         const uint32_t n_bytes = part.state == UTF8_WHOLE ? part.len : 1;
         const int32_t idx = work->n_symbols++;
         work->symbols[idx] = (struct symbol){
@@ -259,7 +265,8 @@ static void join_pairs(struct work *work)
         const struct pair pair = heap_pop(work);
         struct symbol *left = &work->symbols[pair.left], *right = &work->symbols[pair.right];
         /* Symbols only grow to the right or vanish: equal sums mean the very same two. */
-        if (left->n_bytes == 0 || right->n_bytes == 0 || left->n_bytes + right->n_bytes != pair.n_bytes) {
+        if (left->n_bytes == 0 || right->n_bytes == 0 ||
+            left->n_bytes + right->n_bytes != pair.n_bytes) {
             continue;
         }
         left->n_bytes = pair.n_bytes;
@@ -328,14 +335,16 @@ static size_t word_bytes(const struct spm *spm, const char *text, size_t n_bytes
 {
     for (size_t at = 1; spm->cuts_at_spaces && at < n_bytes; at++) {
         if (text[at] == ' ' && text[at - 1] != ' ' &&
-            !(at >= SPACE_MARK_BYTES && is_space_mark(text + at - SPACE_MARK_BYTES, SPACE_MARK_BYTES))) {
+            !(at >= SPACE_MARK_BYTES &&
+              is_space_mark(text + at - SPACE_MARK_BYTES, SPACE_MARK_BYTES))) {
             return at;
         }
     }
     return n_bytes;
 }
 
-static enum status spm_encode(const struct tokenizer *tokenizer, struct segment segment, struct id_sink *sink)
+static enum status spm_encode(const struct tokenizer *tokenizer, struct segment segment,
+                              struct id_sink *sink)
 {
     const char *text = segment.bytes;
     const size_t n_bytes = segment.n_bytes;

@@ -42,7 +42,8 @@ static struct text_map_slot *probe(const struct text_map *map, const char *bytes
             return slot;
         }
         const struct tokenizer_text *text = &map->texts[slot->id];
-        if (slot->tag == tag && text->n_bytes == n_bytes && memcmp(text->bytes, bytes, n_bytes) == 0) {
+        if (slot->tag == tag && text->n_bytes == n_bytes &&
+            memcmp(text->bytes, bytes, n_bytes) == 0) {
             return slot;
         }
     }

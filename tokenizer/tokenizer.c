@@ -20,14 +20,16 @@ static enum status find_kind(const char *name, const struct tokenizer_kind **out
             return STATUS_OK;
         }
     }
-    return status_fail(STATUS_UNSUPPORTED, "tokenizer kind '%.40s' is not supported; supported: %s, %s",
+    return status_fail(STATUS_UNSUPPORTED,
+                       "tokenizer kind '%.40s' is not supported; supported: %s, %s",
                        name ? name : "", KINDS[0]->name, KINDS[1]->name);
 }
 
 static enum status check_id(const char *what, int32_t id, int32_t n_tokens)
 {
     if (id < -1 || id >= n_tokens) {
-        return status_fail(STATUS_INVALID, "expected the %s token in a vocabulary of %d, found id %d", what,
+        return status_fail(STATUS_INVALID,
+                           "expected the %s token in a vocabulary of %d, found id %d", what,
                            n_tokens, id);
     }
     return STATUS_OK;
@@ -40,8 +42,8 @@ static enum status check_spec(const struct tokenizer_spec *spec)
                            TOKENIZER_MAX_TOKENS, spec->n_tokens);
     }
     if (spec->n_merges < 0 || spec->n_merges > TOKENIZER_MAX_MERGES) {
-        return status_fail(STATUS_INVALID, "expected at most %d merges, found %d", TOKENIZER_MAX_MERGES,
-                           spec->n_merges);
+        return status_fail(STATUS_INVALID, "expected at most %d merges, found %d",
+                           TOKENIZER_MAX_MERGES, spec->n_merges);
     }
     TRY(check_id("bos", spec->bos_id, spec->n_tokens));
     TRY(check_id("eos", spec->eos_id, spec->n_tokens));
@@ -50,15 +52,18 @@ static enum status check_spec(const struct tokenizer_spec *spec)
     TRY(check_id("eot", spec->eot_id, spec->n_tokens));
     for (int32_t id = 0; id < spec->n_tokens; id++) {
         if (spec->tokens[id].n_bytes > TOKENIZER_MAX_TOKEN_BYTES) {
-            return status_fail(STATUS_INVALID, "expected tokens of at most %d bytes, token %d has %u",
+            return status_fail(STATUS_INVALID,
+                               "expected tokens of at most %d bytes, token %d has %u",
                                TOKENIZER_MAX_TOKEN_BYTES, id, spec->tokens[id].n_bytes);
         }
         if (spec->classes && (spec->classes[id] < 0 || spec->classes[id] > TOKEN_BYTE)) {
-            return status_fail(STATUS_INVALID, "expected a token class from 1 to %d, token %d has %d",
-                               TOKEN_BYTE, id, spec->classes[id]);
+            return status_fail(STATUS_INVALID,
+                               "expected a token class from 1 to %d, token %d has %d", TOKEN_BYTE,
+                               id, spec->classes[id]);
         }
         if (spec->scores && spec->scores[id] != spec->scores[id]) {
-            return status_fail(STATUS_INVALID, "expected numbers as scores, token %d has none (NaN)", id);
+            return status_fail(STATUS_INVALID,
+                               "expected numbers as scores, token %d has none (NaN)", id);
         }
     }
     return STATUS_OK;
@@ -77,7 +82,8 @@ static void read_classes(struct tokenizer *tokenizer, const struct tokenizer_spe
     const int32_t control[] = { spec->bos_id, spec->eos_id, spec->eot_id };
     for (size_t i = 0; i < sizeof control / sizeof control[0]; i++) {
         const int32_t id = control[i];
-        if (id >= 0 && (tokenizer->classes[id] == TOKEN_NORMAL || tokenizer->classes[id] == TOKEN_USER_DEFINED)) {
+        if (id >= 0 && (tokenizer->classes[id] == TOKEN_NORMAL ||
+                        tokenizer->classes[id] == TOKEN_USER_DEFINED)) {
             tokenizer->classes[id] = TOKEN_CONTROL;
         }
     }
@@ -97,7 +103,8 @@ static enum status copy_spec(struct tokenizer *tokenizer, const struct tokenizer
     tokenizer->scores = spec->scores ? mem_alloc(n, sizeof *tokenizer->scores) : NULL;
     if (!tokenizer->bytes || !tokenizer->texts || !tokenizer->pieces || !tokenizer->classes ||
         (spec->scores && !tokenizer->scores)) {
-        return status_fail(STATUS_NO_MEMORY, "no memory for a vocabulary of %d tokens", spec->n_tokens);
+        return status_fail(STATUS_NO_MEMORY, "no memory for a vocabulary of %d tokens",
+                           spec->n_tokens);
     }
     char *out = tokenizer->bytes;
     for (size_t i = 0; i < n; i++) {
@@ -121,7 +128,8 @@ static uint8_t bits_of(const struct tokenizer *tokenizer, const struct recipe *r
     if (recipe && recipe->bits) {
         return recipe->bits[id];
     }
-    const bool is_added = tokenizer_is_control(tokenizer, id) || tokenizer->classes[id] == TOKEN_USER_DEFINED;
+    const bool is_added =
+        tokenizer_is_control(tokenizer, id) || tokenizer->classes[id] == TOKEN_USER_DEFINED;
     return is_added ? TOKEN_ADDED : TOKEN_IN_MODEL;
 }
 
@@ -129,7 +137,8 @@ static uint8_t bits_of(const struct tokenizer *tokenizer, const struct recipe *r
 static enum status normalize_special(struct tokenizer *tokenizer, struct special *special)
 {
     struct bytes text = { .at = NULL };
-    enum status status = normalizer_run(&tokenizer->normalizer, special->text.bytes, special->text.n_bytes, &text);
+    enum status status =
+        normalizer_run(&tokenizer->normalizer, special->text.bytes, special->text.n_bytes, &text);
     if (status == STATUS_OK) {
         status = bytes_append(&tokenizer->special_bytes, text.at, text.n);
         special->text.n_bytes = (uint32_t)text.n;
@@ -149,8 +158,8 @@ static void place_normalized(struct tokenizer *tokenizer, struct special *specia
 }
 
 /* Control tokens are looked for as they are spelled, user-defined ones as they stand in a text. */
-static enum status collect(struct tokenizer *tokenizer, const struct recipe *recipe, uint8_t normalized,
-                           struct special_set *set)
+static enum status collect(struct tokenizer *tokenizer, const struct recipe *recipe,
+                           uint8_t normalized, struct special_set *set)
 {
     int32_t n = 0;
     for (int32_t id = 0; id < tokenizer->n_tokens; id++) {
@@ -170,7 +179,8 @@ static enum status collect(struct tokenizer *tokenizer, const struct recipe *rec
         const uint8_t bits = bits_of(tokenizer, recipe, id);
         if ((bits & TOKEN_ADDED) && (bits & TOKEN_NORMALIZED) == normalized) {
             const bool spelled = recipe && recipe->bits;
-            const struct tokenizer_text text = spelled ? tokenizer->texts[id] : tokenizer_piece(tokenizer, id, true);
+            const struct tokenizer_text text =
+                spelled ? tokenizer->texts[id] : tokenizer_piece(tokenizer, id, true);
             specials[n] = (struct special){ text, id, bits };
             status = normalized ? normalize_special(tokenizer, &specials[n]) : STATUS_OK;
             n++;
@@ -194,7 +204,8 @@ static enum status collect_specials(struct tokenizer *tokenizer, const struct re
     return collect(tokenizer, recipe, TOKEN_NORMALIZED, &tokenizer->normalized_specials);
 }
 
-static void make_digest(struct tokenizer *tokenizer, const struct tokenizer_spec *spec, uint64_t recipe_digest)
+static void make_digest(struct tokenizer *tokenizer, const struct tokenizer_spec *spec,
+                        uint64_t recipe_digest)
 {
     struct digest digest;
     digest_init(&digest);
@@ -235,7 +246,8 @@ void recipe_deinit(struct recipe *recipe)
     splitter_deinit(&recipe->splitter);
 }
 
-static void set_around(struct tokenizer *tokenizer, const struct tokenizer_spec *spec, const struct recipe *recipe)
+static void set_around(struct tokenizer *tokenizer, const struct tokenizer_spec *spec,
+                       const struct recipe *recipe)
 {
     if (recipe) {
         tokenizer->before = recipe->before;
@@ -253,14 +265,15 @@ static void set_around(struct tokenizer *tokenizer, const struct tokenizer_spec 
 static void set_chat(struct tokenizer *tokenizer, struct tokenizer_text chat_template)
 {
     const char *sentence = "the model names no chat format; --chat-format gives one";
-    if (chat_template.n_bytes > 0 &&
-        chat_format_detect(chat_template.bytes, chat_template.n_bytes, &tokenizer->chat_format) != STATUS_OK) {
+    if (chat_template.n_bytes > 0 && chat_format_detect(chat_template.bytes, chat_template.n_bytes,
+                                                        &tokenizer->chat_format) != STATUS_OK) {
         sentence = status_message();
     }
     snprintf(tokenizer->chat_sentence, sizeof tokenizer->chat_sentence, "%s", sentence);
 }
 
-static enum status build(struct tokenizer *tokenizer, const struct tokenizer_spec *spec, struct recipe *recipe)
+static enum status build(struct tokenizer *tokenizer, const struct tokenizer_spec *spec,
+                         struct recipe *recipe)
 {
     TRY(copy_spec(tokenizer, spec));
     TRY(tokenizer->kind->init(tokenizer, spec, recipe));
@@ -327,12 +340,14 @@ void tokenizer_destroy(struct tokenizer *tokenizer)
 }
 
 /* ---- what is known of tokens ---- */
-struct tokenizer_text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, bool show_control)
+struct tokenizer_text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id,
+                                      bool show_control)
 {
     if (id < 0 || id >= tokenizer->n_tokens) {
         return (struct tokenizer_text){ "", 0 };
     }
-    return show_control && tokenizer_is_control(tokenizer, id) ? tokenizer->texts[id] : tokenizer->pieces[id];
+    return show_control && tokenizer_is_control(tokenizer, id) ? tokenizer->texts[id]
+                                                               : tokenizer->pieces[id];
 }
 
 int32_t tokenizer_n_tokens(const struct tokenizer *tokenizer)
@@ -356,13 +371,15 @@ bool tokenizer_is_control(const struct tokenizer *tokenizer, int32_t id)
            (tokenizer->classes[id] == TOKEN_CONTROL || tokenizer->classes[id] == TOKEN_UNKNOWN);
 }
 
-enum status tokenizer_chat_format(const struct tokenizer *tokenizer, const char *name, enum chat_format *out)
+enum status tokenizer_chat_format(const struct tokenizer *tokenizer, const char *name,
+                                  enum chat_format *out)
 {
     *out = tokenizer->chat_format;
     if (name) {
         return chat_format_find(name, out);
     }
-    return *out == CHAT_NONE ? status_fail(STATUS_UNSUPPORTED, "%s", tokenizer->chat_sentence) : STATUS_OK;
+    return *out == CHAT_NONE ? status_fail(STATUS_UNSUPPORTED, "%s", tokenizer->chat_sentence)
+                             : STATUS_OK;
 }
 
 bool tokenizer_adds_space(const struct tokenizer *tokenizer) { return tokenizer->drops_space; }

@@ -33,17 +33,18 @@ struct tokenizer_spec { /* borrowed during tokenizer_create only; everything is 
     const char *pre;                    /* gpt2: how text is cut, as tokenizer.ggml.pre names it */
     const struct tokenizer_text *tokens; /* [n_tokens] */
     const float *scores;                /* [n_tokens]; kinds that need none take NULL */
-    const int32_t *classes;             /* [n_tokens] enum token_class, or NULL: by text and ids below */
+    const int32_t *classes;             /* [n_tokens] enum token_class; NULL: by text and ids */
     const struct tokenizer_text *merges; /* [n_merges] gpt2: "left right", best first */
     int32_t n_tokens, n_merges;
     int32_t bos_id, eos_id, unk_id, pad_id, eot_id; /* -1 = none; out of range is refused */
     bool add_bos, add_eos, add_space_prefix;
-    struct tokenizer_text chat_template; /* 0 bytes = none; a format is told from it, it is not run */
+    struct tokenizer_text chat_template; /* 0 bytes = none; tells the format, is not run */
 };
 
 struct tokenizer;
 /* STATUS_UNSUPPORTED: a kind or way of cutting we do not know. STATUS_INVALID: ids, classes, scores,
- * merges or byte tokens that cannot be. Of tokens with equal texts the first is used; empty ones are never. STATUS_NO_MEMORY. */
+ * merges or byte tokens that cannot be. Of tokens with equal texts the first is used; empty ones are
+ * never. STATUS_NO_MEMORY. */
 enum status tokenizer_create(const struct tokenizer_spec *spec, struct tokenizer **out);
 void tokenizer_destroy(struct tokenizer *tokenizer);
 
@@ -59,9 +60,9 @@ struct tokenizer_files {
 enum status tokenizer_create_json(const struct tokenizer_files *files, struct tokenizer **out);
 
 enum {
-    TOKENIZE_SPECIAL = 1,   /* add BOS/EOS as the model asks; no second BOS where the text begins with it */
+    TOKENIZE_SPECIAL = 1,   /* add BOS/EOS as the model asks; no second BOS where one is written out */
     TOKENIZE_LITERAL = 2,   /* special tokens written out in the text are plain text */
-    TOKENIZE_SECOND_BOS = 4 /* with SPECIAL: BOS is added in any case, as the tokenizers library does */
+    TOKENIZE_SECOND_BOS = 4 /* with SPECIAL: BOS in any case, as the tokenizers library does */
 };
 /* Writes at most cap ids; *n_ids is how many the text has (call again with more room if > cap).
  * Text is bytes: NUL and invalid UTF-8 become byte tokens, or the unknown token where the vocabulary
@@ -72,29 +73,32 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text
 /* The same for a text that comes in parts, joined before it is looked at: special tokens are found
  * only within one part, and never in a literal one. For text of people among a format's own words. */
 struct tokenizer_part { const char *bytes; size_t n_bytes; bool is_literal; };
-enum status tokenizer_encode_parts(const struct tokenizer *tokenizer, const struct tokenizer_part *parts,
-                                   size_t n_parts, int flags, int32_t *ids, size_t cap, size_t *n_ids);
+enum status tokenizer_encode_parts(const struct tokenizer *tokenizer,
+                                   const struct tokenizer_part *parts, size_t n_parts, int flags,
+                                   int32_t *ids, size_t cap, size_t *n_ids);
 
 /* ---- chat ---- */
 enum chat_role { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT };
 struct chat_message { enum chat_role role; struct tokenizer_text content; };
 /* The format named; NULL: the one that the model's template is. STATUS_UNSUPPORTED with a sentence
  * that names the template when it is none that we know, or that there is none. */
-enum status tokenizer_chat_format(const struct tokenizer *tokenizer, const char *name, enum chat_format *out);
+enum status tokenizer_chat_format(const struct tokenizer *tokenizer, const char *name,
+                                  enum chat_format *out);
 const char *chat_format_name(enum chat_format format);
 /* A conversation that ends with the user's message, up to where the answer begins. Whatever messages
  * hold, they make no special token. BOS as the format or the model asks. STATUS_INVALID: roles that
  * the format has no place for. */
 enum status tokenizer_encode_chat(const struct tokenizer *tokenizer, enum chat_format format,
-                                  const struct chat_message *messages, size_t n_messages, int32_t *ids, size_t cap,
-                                  size_t *n_ids);
+                                  const struct chat_message *messages, size_t n_messages,
+                                  int32_t *ids, size_t cap, size_t *n_ids);
 /* The token that ends an answer; -1 = none. */
 int32_t tokenizer_chat_end(const struct tokenizer *tokenizer, enum chat_format format);
 
 /* Bytes of one token as it stands in a text (SPM: ▁ becomes a space, <0x0A> its byte; control tokens
  * and the unknown token nothing, their spelling if show_control). An id out of range is nothing.
  * Lives as long as the tokenizer. */
-struct tokenizer_text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, bool show_control);
+struct tokenizer_text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id,
+                                      bool show_control);
 int32_t tokenizer_n_tokens(const struct tokenizer *tokenizer);
 int32_t tokenizer_bos(const struct tokenizer *tokenizer); /* -1 = none */
 int32_t tokenizer_eos(const struct tokenizer *tokenizer); /* -1 = none */
