@@ -47,8 +47,8 @@ static void folder_close(struct model_source *source)
     json_decref(self->config);
 }
 
-static enum status read_part(const struct folder_source *self, int64_t part, uint64_t at, uint64_t n_bytes,
-                             void *out)
+static enum status read_part(const struct folder_source *self, int64_t part, uint64_t at,
+                             uint64_t n_bytes, void *out)
 {
     if (self->parts[part] == FACTORS) {
         memcpy(out, (const unsigned char *)self->factors + at, n_bytes);
@@ -68,9 +68,10 @@ static enum status folder_read(struct model_source *source, int64_t tensor_idx, 
     const int64_t part_rows = self->part_rows[tensor_idx];
     unsigned char *to = out;
     while (n_rows > 0) {
-        const int64_t row = first_row % part_rows, left = part_rows - row, n = n_rows < left ? n_rows : left;
-        TRY(read_part(self, self->first_part[tensor_idx] + first_row / part_rows, (uint64_t)row * row_bytes,
-                      (uint64_t)n * row_bytes, to));
+        const int64_t row = first_row % part_rows, left = part_rows - row,
+                      n = n_rows < left ? n_rows : left;
+        TRY(read_part(self, self->first_part[tensor_idx] + first_row / part_rows,
+                      (uint64_t)row * row_bytes, (uint64_t)n * row_bytes, to));
         to += (uint64_t)n * row_bytes;
         first_row += n;
         n_rows -= n;
@@ -94,12 +95,14 @@ static void describe_json(const json_t *object, const char *prefix,
 }
 
 static void folder_describe(const struct model_source *source,
-                            void (*line)(void *user, const char *key, const char *value), void *user)
+                            void (*line)(void *user, const char *key, const char *value),
+                            void *user)
 {
     const struct folder_source *self = (const struct folder_source *)source;
     char value[128];
     snprintf(value, sizeof value, "Hugging Face folder, %lld tensors in %d safetensors file%s",
-             (long long)self->files.n_tensors, self->files.n_files, self->files.n_files == 1 ? "" : "s");
+             (long long)self->files.n_tensors, self->files.n_files,
+             self->files.n_files == 1 ? "" : "s");
     line(user, "format", value);
     describe_json(self->config, "config.", line, user);
     describe_json(self->generation, "generation_config.", line, user);
@@ -136,8 +139,8 @@ static enum status take_tables(struct folder_source *self)
     self->part_rows = mem_alloc(cap, sizeof *self->part_rows);
     self->parts = mem_alloc(cap, sizeof *self->parts);
     self->used = mem_alloc(cap, 1);
-    if (!self->base.tensors || !self->names || !self->first_part || !self->part_rows || !self->parts ||
-        !self->used) {
+    if (!self->base.tensors || !self->names || !self->first_part || !self->part_rows ||
+        !self->parts || !self->used) {
         return status_fail(STATUS_NO_MEMORY, "no memory for a table of %lld tensors", (long long)n);
     }
     return STATUS_OK;
@@ -181,7 +184,8 @@ static enum status add_stacked(struct folder_source *self, const struct family_t
         folder_name_of(config, tensor->role, layer, expert, theirs);
         const int64_t at = folder_files_find(&self->files, theirs);
         if (at < 0) {
-            return status_fail(STATUS_INVALID, "%s: tensor %s is missing", self->base.label, theirs);
+            return status_fail(STATUS_INVALID, "%s: tensor %s is missing", self->base.label,
+                               theirs);
         }
         const struct safetensor *found = folder_files_tensor(&self->files, at);
         if (!first) {
@@ -190,7 +194,8 @@ static enum status add_stacked(struct folder_source *self, const struct family_t
         }
         if (found->n_dims != 2 || found->type != first->type ||
             memcmp(found->dims, first->dims, 2 * sizeof found->dims[0]) != 0) {
-            return status_fail(STATUS_INVALID, "%s: %s: expected a matrix of the shape and dtype of %s",
+            return status_fail(STATUS_INVALID,
+                               "%s: %s: expected a matrix of the shape and dtype of %s",
                                self->base.label, theirs, first->name);
         }
         add_part(self, at);
@@ -201,7 +206,8 @@ static enum status add_stacked(struct folder_source *self, const struct family_t
     return STATUS_OK;
 }
 
-static enum status add_needed(struct folder_source *self, const struct family_tensor *tensor, int32_t layer)
+static enum status add_needed(struct folder_source *self, const struct family_tensor *tensor,
+                              int32_t layer)
 {
     char ours[FAMILY_NAME_CAP], theirs[SOURCE_NAME_CAP];
     family_tensor_name(tensor, layer, ours);
@@ -235,7 +241,9 @@ static bool is_derived(const char *name)
 static void add_factors(struct folder_source *self)
 {
     struct model_config *config = &self->base.config;
-    const struct safetensor shape = { .type = TENSOR_F32, .n_dims = 1, .dims = { config->rope.dims / 2 } };
+    const struct safetensor shape = { .type = TENSOR_F32,
+                                      .n_dims = 1,
+                                      .dims = { config->rope.dims / 2 } };
     if (config->rope.scaling != ROPE_SCALING_LLAMA3) {
         return;
     }
@@ -252,7 +260,8 @@ static enum status add_all(struct folder_source *self, const struct family *fami
     for (int32_t layer = -1; layer < config->n_layers; layer++) {
         for (int32_t i = 0; i < FAMILY_N_TENSORS; i++) {
             const struct family_tensor *tensor = &FAMILY_TENSORS[i];
-            if ((tensor->role >= ROLE_ATTN_NORM) == (layer >= 0) && family_needs(family, config, tensor)) {
+            if ((tensor->role >= ROLE_ATTN_NORM) == (layer >= 0) &&
+                family_needs(family, config, tensor)) {
                 TRY(add_needed(self, tensor, layer));
             }
         }
@@ -282,7 +291,8 @@ static enum status check_one_dtype(const struct folder_source *self)
         const struct safetensor *tensor = folder_files_tensor(&self->files, i);
         first = first || is_derived(tensor->name) ? first : tensor;
         if (first && tensor->type != first->type && !is_derived(tensor->name)) {
-            return status_fail(STATUS_INVALID, "%s: two dtypes: %s is %s, %s is %s", self->base.label, first->name,
+            return status_fail(STATUS_INVALID, "%s: two dtypes: %s is %s, %s is %s",
+                               self->base.label, first->name,
                                tensor_type_info((uint32_t)first->type)->name, tensor->name,
                                tensor_type_info((uint32_t)tensor->type)->name);
         }
@@ -299,7 +309,8 @@ static enum status check_vocab(const struct folder_source *self)
     if (at >= 0) {
         const struct safetensor *embed = folder_files_tensor(&self->files, at);
         if (embed->n_dims == 2 && config->n_vocab > embed->dims[1]) {
-            return status_fail(STATUS_INVALID, "%s: vocab_size %d is larger than the embedding: %s has %lld rows",
+            return status_fail(STATUS_INVALID,
+                               "%s: vocab_size %d is larger than the embedding: %s has %lld rows",
                                self->base.label, config->n_vocab, name, (long long)embed->dims[1]);
         }
     }
@@ -371,9 +382,11 @@ static enum status open_folder(struct folder_source *self)
     TRY(folder_path(self->path, "config.json", path));
     TRY(folder_json_read_file(path, &self->config));
     if (!self->config) {
-        return status_fail(STATUS_UNSUPPORTED,
-                           "%s is a folder without config.json; expected a GGUF file or a folder with "
-                           "config.json and safetensors files", self->base.label);
+        return status_fail(
+            STATUS_UNSUPPORTED,
+            "%s is a folder without config.json; expected a GGUF file or a folder with "
+            "config.json and safetensors files",
+            self->base.label);
     }
     TRY(folder_files_open(self->path, &self->files));
     TRY(take_tables(self));
@@ -384,7 +397,8 @@ static enum status open_folder(struct folder_source *self)
     if (self->base.check != STATUS_OK) {
         return STATUS_OK;
     }
-    return source_keep_check(&self->base, family_check(&self->base, family_find(self->base.config.architecture)));
+    return source_keep_check(
+        &self->base, family_check(&self->base, family_find(self->base.config.architecture)));
 }
 
 enum status folder_source_open(const char *path, struct model_source **out)

@@ -48,16 +48,18 @@ static enum status find_family(struct reader *reader)
     TRY(folder_json_read_text(reader->label, reader->root, "model_type", &type));
     for (int i = 0; i < N_FOLDER_FAMILIES; i++) {
         const size_t used = strlen(known);
-        snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", FOLDER_FAMILIES[i].model_type);
+        snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "",
+                 FOLDER_FAMILIES[i].model_type);
         if (strcmp(type, FOLDER_FAMILIES[i].model_type) == 0) {
             reader->family = &FOLDER_FAMILIES[i];
         }
     }
     if (!reader->family) {
-        gguf_copy_text((struct model_text){ type, (uint32_t)strlen(type) }, reader->config->architecture,
-                       sizeof reader->config->architecture);
-        return status_fail(STATUS_UNSUPPORTED, "%s: model_type '%s' is not supported; supported: %s",
-                           reader->label, reader->config->architecture, known);
+        gguf_copy_text((struct model_text){ type, (uint32_t)strlen(type) },
+                       reader->config->architecture, sizeof reader->config->architecture);
+        return status_fail(STATUS_UNSUPPORTED,
+                           "%s: model_type '%s' is not supported; supported: %s", reader->label,
+                           reader->config->architecture, known);
     }
     snprintf(reader->config->architecture, sizeof reader->config->architecture, "%s",
              reader->family->architecture);
@@ -66,13 +68,15 @@ static enum status find_family(struct reader *reader)
 
 /* ---- numbers ---- */
 
-static enum status read_size(const struct reader *reader, const char *key, int32_t max, int32_t *value)
+static enum status read_size(const struct reader *reader, const char *key, int32_t max,
+                             int32_t *value)
 {
     int64_t found = 0;
     if (!folder_json_find(reader->root, key)) {
         return status_fail(STATUS_INVALID, "%s: key %s is missing", reader->label, key);
     }
-    TRY(folder_json_read_int(reader->label, reader->root, key, (struct folder_json_range){ 1, max }, &found));
+    TRY(folder_json_read_int(reader->label, reader->root, key, (struct folder_json_range){ 1, max },
+                             &found));
     *value = (int32_t)found;
     return STATUS_OK;
 }
@@ -89,15 +93,15 @@ static enum status read_sizes(const struct reader *reader)
     TRY(read_size(reader, "vocab_size", MAX_VOCAB, &config->n_vocab));
     TRY(read_size(reader, "max_position_embeddings", MAX_CONTEXT, &config->context_len));
     n_kv_heads = config->n_heads;
-    TRY(folder_json_read_int(reader->label, reader->root, "num_key_value_heads", (struct folder_json_range){ 1, MAX_HEADS },
-                      &n_kv_heads));
-    TRY(folder_json_read_int(reader->label, reader->root, "head_dim", (struct folder_json_range){ 1, MAX_HEAD_DIM },
-                      &head_dim));
+    TRY(folder_json_read_int(reader->label, reader->root, "num_key_value_heads",
+                             (struct folder_json_range){ 1, MAX_HEADS }, &n_kv_heads));
+    TRY(folder_json_read_int(reader->label, reader->root, "head_dim",
+                             (struct folder_json_range){ 1, MAX_HEAD_DIM }, &head_dim));
     TRY(folder_json_read_float(reader->label, reader->root, "rms_norm_eps", &eps));
     if (head_dim == 0) {
         if (config->dim % config->n_heads != 0) {
-            return status_fail(STATUS_INVALID, "%s: %d heads do not divide the width %d", reader->label,
-                               config->n_heads, config->dim);
+            return status_fail(STATUS_INVALID, "%s: %d heads do not divide the width %d",
+                               reader->label, config->n_heads, config->dim);
         }
         head_dim = config->dim / config->n_heads;
     }
@@ -119,10 +123,10 @@ static enum status read_experts(const struct reader *reader)
     TRY(folder_json_read_int(reader->label, reader->root, "num_local_experts", range, &n));
     TRY(folder_json_read_int(reader->label, reader->root, "num_experts", range, &n));
     TRY(folder_json_read_int(reader->label, reader->root, "num_experts_per_tok", range, &n_used));
-    TRY(folder_json_read_int(reader->label, reader->root, "moe_intermediate_size", (struct folder_json_range){ 1, MAX_FFN },
-                      &ffn_dim));
-    TRY(folder_json_read_int(reader->label, reader->root, "decoder_sparse_step", (struct folder_json_range){ 0, INT32_MAX },
-                      &step));
+    TRY(folder_json_read_int(reader->label, reader->root, "moe_intermediate_size",
+                             (struct folder_json_range){ 1, MAX_FFN }, &ffn_dim));
+    TRY(folder_json_read_int(reader->label, reader->root, "decoder_sparse_step",
+                             (struct folder_json_range){ 0, INT32_MAX }, &step));
     if (!reader->family->normalised) {
         TRY(folder_json_read_flag(reader->label, reader->root, "norm_topk_prob", &normalised));
     }
@@ -153,13 +157,16 @@ static enum status read_layer_types(const struct reader *reader, int *sliding)
         const char *type = json_string_value(json_array_get(types, i));
         const int is_sliding = type && strcmp(type, "sliding_attention") == 0;
         if (!type || (!is_sliding && strcmp(type, "full_attention") != 0)) {
-            return status_fail(STATUS_UNSUPPORTED, "%s: layer_types: only full_attention and sliding_attention "
-                               "are supported", reader->label);
+            return status_fail(STATUS_UNSUPPORTED,
+                               "%s: layer_types: only full_attention and sliding_attention "
+                               "are supported",
+                               reader->label);
         }
         if (*sliding >= 0 && *sliding != is_sliding) {
-            return status_fail(STATUS_UNSUPPORTED,
-                               "%s: layers with a sliding window among layers without are not supported",
-                               reader->label);
+            return status_fail(
+                STATUS_UNSUPPORTED,
+                "%s: layers with a sliding window among layers without are not supported",
+                reader->label);
         }
         *sliding = is_sliding;
     }
@@ -170,21 +177,23 @@ static enum status read_window(const struct reader *reader)
 {
     int64_t window = 0, first_layer = 0;
     int sliding, used = reader->family->window == WINDOW_ALWAYS;
-    TRY(folder_json_read_int(reader->label, reader->root, "sliding_window", (struct folder_json_range){ 1, INT32_MAX },
-                      &window));
+    TRY(folder_json_read_int(reader->label, reader->root, "sliding_window",
+                             (struct folder_json_range){ 1, INT32_MAX }, &window));
     TRY(read_layer_types(reader, &sliding));
     if (reader->family->window == WINDOW_IF_USED) {
         TRY(folder_json_read_flag(reader->label, reader->root, "use_sliding_window", &used));
-        TRY(folder_json_read_int(reader->label, reader->root, "max_window_layers", (struct folder_json_range){ 0, INT32_MAX },
-                          &first_layer));
+        TRY(folder_json_read_int(reader->label, reader->root, "max_window_layers",
+                                 (struct folder_json_range){ 0, INT32_MAX }, &first_layer));
     }
-    if (!used || window == 0 || sliding == 0 || (sliding < 0 && first_layer >= reader->config->n_layers)) {
+    if (!used || window == 0 || sliding == 0 ||
+        (sliding < 0 && first_layer >= reader->config->n_layers)) {
         return STATUS_OK;
     }
     if (sliding < 0 && first_layer > 0) {
-        return status_fail(STATUS_UNSUPPORTED,
-                           "%s: layers with a sliding window among layers without are not supported",
-                           reader->label);
+        return status_fail(
+            STATUS_UNSUPPORTED,
+            "%s: layers with a sliding window among layers without are not supported",
+            reader->label);
     }
     reader->config->window = window < MAX_CONTEXT ? (int32_t)window : 0;
     return STATUS_OK;
@@ -201,7 +210,8 @@ static enum status find_rope(const struct reader *reader, const json_t **rope)
     json_t *value;
     *rope = new ? new : old;
     if (new && old && !json_equal(new, old)) {
-        return status_fail(STATUS_INVALID, "%s: rope_parameters and rope_scaling say different things",
+        return status_fail(STATUS_INVALID,
+                           "%s: rope_parameters and rope_scaling say different things",
                            reader->label);
     }
     if (*rope && !json_is_object(*rope)) {
@@ -211,7 +221,8 @@ static enum status find_rope(const struct reader *reader, const json_t **rope)
     json_object_foreach((json_t *)(uintptr_t)*rope, key, value)
     {
         if (json_is_object(value)) {
-            return status_fail(STATUS_UNSUPPORTED, "%s: a RoPE of its own for %s layers is not supported",
+            return status_fail(STATUS_UNSUPPORTED,
+                               "%s: a RoPE of its own for %s layers is not supported",
                                reader->label, key);
         }
     }
@@ -235,20 +246,24 @@ static enum status read_yarn(const struct reader *reader, const json_t *rope)
     config->rope.beta_fast = as_float(fast);
     config->rope.beta_slow = as_float(slow);
     const double formula = rope_magnitude(config); /* while no factor is given */
-    config->rope.attention_factor = attention > 0 ? as_float(attention / formula) * formula : formula;
+    config->rope.attention_factor =
+        attention > 0 ? as_float(attention / formula) * formula : formula;
     return STATUS_OK;
 }
 
 static enum status read_llama3(const struct reader *reader, const json_t *rope)
 {
     struct model_config *config = reader->config;
-    TRY(folder_json_read_float(reader->label, rope, "low_freq_factor", &config->rope.low_freq_factor));
-    TRY(folder_json_read_float(reader->label, rope, "high_freq_factor", &config->rope.high_freq_factor));
+    TRY(folder_json_read_float(reader->label, rope, "low_freq_factor",
+                               &config->rope.low_freq_factor));
+    TRY(folder_json_read_float(reader->label, rope, "high_freq_factor",
+                               &config->rope.high_freq_factor));
     if (!(config->rope.low_freq_factor > 0 &&
           config->rope.high_freq_factor > config->rope.low_freq_factor)) {
-        return status_fail(STATUS_INVALID,
-                           "%s: expected 0 < low_freq_factor < high_freq_factor, file says %g and %g",
-                           reader->label, config->rope.low_freq_factor, config->rope.high_freq_factor);
+        return status_fail(
+            STATUS_INVALID,
+            "%s: expected 0 < low_freq_factor < high_freq_factor, file says %g and %g",
+            reader->label, config->rope.low_freq_factor, config->rope.high_freq_factor);
     }
     return STATUS_OK;
 }
@@ -273,16 +288,19 @@ static enum status read_scaling(const struct reader *reader, const json_t *rope)
     if (found < 0) {
         char shown[64];
         gguf_copy_text((struct model_text){ type, (uint32_t)strlen(type) }, shown, sizeof shown);
-        return status_fail(STATUS_UNSUPPORTED,
-                           "%s: RoPE scaling '%s' is not supported; supported: default, linear, llama3, yarn",
-                           reader->label, shown);
+        return status_fail(
+            STATUS_UNSUPPORTED,
+            "%s: RoPE scaling '%s' is not supported; supported: default, linear, llama3, yarn",
+            reader->label, shown);
     }
     if (TYPES[found].scaling == ROPE_SCALING_NONE) {
         return STATUS_OK;
     }
     TRY(folder_json_read_float(reader->label, rope, "factor", &factor));
-    TRY(folder_json_read_int(reader->label, reader->root, "original_max_position_embeddings", range, &original));
-    TRY(folder_json_read_int(reader->label, rope, "original_max_position_embeddings", range, &original));
+    TRY(folder_json_read_int(reader->label, reader->root, "original_max_position_embeddings", range,
+                             &original));
+    TRY(folder_json_read_int(reader->label, rope, "original_max_position_embeddings", range,
+                             &original));
     config->rope.scaling = TYPES[found].scaling;
     config->rope.factor = as_float(factor);
     config->rope.original_context = (int32_t)original;
@@ -302,8 +320,8 @@ static enum status read_rope(const struct reader *reader)
     TRY(folder_json_read_float(reader->label, reader->root, "partial_rotary_factor", &part));
     TRY(folder_json_read_float(reader->label, rope, "partial_rotary_factor", &part));
     if (part < 1.0 || part > 1.0) {
-        return status_fail(STATUS_UNSUPPORTED, "%s: partial_rotary_factor %g is not supported", reader->label,
-                           part);
+        return status_fail(STATUS_UNSUPPORTED, "%s: partial_rotary_factor %g is not supported",
+                           reader->label, part);
     }
     config->rope.dims = config->head_dim;
     config->rope.base = as_float(base);
@@ -321,7 +339,8 @@ static enum status check_dtype(const struct reader *reader)
     TRY(folder_json_read_text(reader->label, reader->root, "dtype", &new));
     TRY(folder_json_read_text(reader->label, reader->root, "torch_dtype", &old));
     if (new && old && strcmp(new, old) != 0) {
-        return status_fail(STATUS_INVALID, "%s: two dtypes: dtype says %.32s, torch_dtype says %.32s",
+        return status_fail(STATUS_INVALID,
+                           "%s: two dtypes: dtype says %.32s, torch_dtype says %.32s",
                            reader->label, new, old);
     }
     return STATUS_OK;
@@ -334,22 +353,26 @@ static enum status refuse_variants(const struct reader *reader)
     char shown[64];
     TRY(folder_json_read_text(reader->label, reader->root, "hidden_act", &activation));
     if (strcmp(activation, "silu") != 0) {
-        gguf_copy_text((struct model_text){ activation, (uint32_t)strlen(activation) }, shown, sizeof shown);
-        return status_fail(STATUS_UNSUPPORTED, "%s: hidden_act '%s' is not supported; supported: silu",
-                           reader->label, shown);
+        gguf_copy_text((struct model_text){ activation, (uint32_t)strlen(activation) }, shown,
+                       sizeof shown);
+        return status_fail(STATUS_UNSUPPORTED,
+                           "%s: hidden_act '%s' is not supported; supported: silu", reader->label,
+                           shown);
     }
     for (size_t i = 0; i < sizeof FLAGS / sizeof FLAGS[0]; i++) {
         int set = 0;
         TRY(folder_json_read_flag(reader->label, reader->root, FLAGS[i], &set));
         if (set && strcmp(reader->family->architecture, "qwen2") != 0) {
-            return status_fail(STATUS_UNSUPPORTED, "%s: %s is not supported in model_type '%s'", reader->label,
-                               FLAGS[i], reader->family->model_type);
+            return status_fail(STATUS_UNSUPPORTED, "%s: %s is not supported in model_type '%s'",
+                               reader->label, FLAGS[i], reader->family->model_type);
         }
     }
     if (folder_json_find(reader->root, "quantization_config")) {
-        return status_fail(STATUS_UNSUPPORTED,
-                           "%s: quantization_config: weights packed by another program are not supported; "
-                           "take the folder with F32, F16 or BF16 weights, or a GGUF file", reader->label);
+        return status_fail(
+            STATUS_UNSUPPORTED,
+            "%s: quantization_config: weights packed by another program are not supported; "
+            "take the folder with F32, F16 or BF16 weights, or a GGUF file",
+            reader->label);
     }
     return STATUS_OK;
 }
@@ -378,8 +401,8 @@ static enum status add_eos(const char *label, const json_t *value, struct model_
     if (!json_is_integer(value) || id < 0 || id >= config->n_vocab) {
         char found[48];
         folder_json_value_text(value, found, sizeof found);
-        return status_fail(STATUS_INVALID, "%s: eos_token_id: expected 0 to %d, file says %s", label,
-                           config->n_vocab - 1, found);
+        return status_fail(STATUS_INVALID, "%s: eos_token_id: expected 0 to %d, file says %s",
+                           label, config->n_vocab - 1, found);
     }
     for (int32_t i = 0; i < config->n_eos; i++) {
         if (config->eos_ids[i] == (int32_t)id) {
@@ -387,7 +410,8 @@ static enum status add_eos(const char *label, const json_t *value, struct model_
         }
     }
     if (config->n_eos == MODEL_MAX_EOS) {
-        return status_fail(STATUS_UNSUPPORTED, "%s: more than %d end-of-text ids", label, MODEL_MAX_EOS);
+        return status_fail(STATUS_UNSUPPORTED, "%s: more than %d end-of-text ids", label,
+                           MODEL_MAX_EOS);
     }
     config->eos_ids[config->n_eos++] = (int32_t)id;
     return STATUS_OK;
@@ -413,7 +437,8 @@ enum status folder_config_hints(const char *label, const json_t *root, struct mo
     TRY(folder_json_read_float(label, root, "top_p", &hints->top_p));
     TRY(folder_json_read_float(label, root, "min_p", &hints->min_p));
     TRY(folder_json_read_float(label, root, "repetition_penalty", &hints->repetition_penalty));
-    TRY(folder_json_read_int(label, root, "top_k", (struct folder_json_range){ 0, INT32_MAX }, &top_k));
+    TRY(folder_json_read_int(label, root, "top_k", (struct folder_json_range){ 0, INT32_MAX },
+                             &top_k));
     hints->top_k = (int32_t)top_k;
     return STATUS_OK;
 }

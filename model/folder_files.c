@@ -6,15 +6,16 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const SINGLE = "model.safetensors", *const INDEX = "model.safetensors.index.json";
+static const char *const SINGLE = "model.safetensors", *const INDEX =
+                                                           "model.safetensors.index.json";
 
 enum status folder_path(const char *folder, const char *name, char *path)
 {
     const size_t n = strlen(folder);
     const char *const slash = n > 0 && folder[n - 1] == '/' ? "" : "/";
     if (snprintf(path, FOLDER_PATH_CAP, "%s%s%s", folder, slash, name) >= FOLDER_PATH_CAP) {
-        return status_fail(STATUS_INVALID, "a path of %zu characters, expected at most %d", n + strlen(name) + 1,
-                           FOLDER_PATH_CAP - 1);
+        return status_fail(STATUS_INVALID, "a path of %zu characters, expected at most %d",
+                           n + strlen(name) + 1, FOLDER_PATH_CAP - 1);
     }
     return STATUS_OK;
 }
@@ -55,17 +56,20 @@ static enum status open_shard(struct folder_files *files, const char *folder, co
 {
     char path[FOLDER_PATH_CAP];
     int64_t existing;
-    TRY(name_index_add(opened, shard, (uint32_t)strlen(shard), (uint32_t)files->n_files, &existing));
+    TRY(name_index_add(opened, shard, (uint32_t)strlen(shard), (uint32_t)files->n_files,
+                       &existing));
     if (existing >= 0) {
         *at = (int32_t)existing;
         return STATUS_OK;
     }
     if (files->n_files >= FOLDER_MAX_FILES) {
-        return status_fail(STATUS_INVALID, "%s: %s names more than %d files", folder, INDEX, FOLDER_MAX_FILES);
+        return status_fail(STATUS_INVALID, "%s: %s names more than %d files", folder, INDEX,
+                           FOLDER_MAX_FILES);
     }
     TRY(folder_path(folder, shard, path));
     if (access(path, F_OK) != 0) {
-        return status_fail(STATUS_INVALID, "%s: %s names %s, which is not there", folder, INDEX, shard);
+        return status_fail(STATUS_INVALID, "%s: %s names %s, which is not there", folder, INDEX,
+                           shard);
     }
     *at = files->n_files;
     return add_file(files, path);
@@ -77,14 +81,17 @@ static enum status check_entry(struct folder_files *files, const char *folder, c
     const char *shard = json_string_value(value);
     int32_t at = 0;
     if (!shard || !is_file_name(shard)) {
-        return status_fail(STATUS_INVALID, "%s: %s: expected every tensor to name a .safetensors file of the folder",
-                           folder, INDEX);
+        return status_fail(
+            STATUS_INVALID,
+            "%s: %s: expected every tensor to name a .safetensors file of the folder", folder,
+            INDEX);
     }
     TRY(open_shard(files, folder, shard, opened, &at));
     if (safetensors_find(&files->files[at], name) < 0) {
         char shown[SAFETENSORS_MAX_NAME];
         snprintf(shown, sizeof shown, "%.*s", SAFETENSORS_MAX_NAME - 1, name);
-        return status_fail(STATUS_INVALID, "%s: %s says that %s stands in %s, which does not hold it", folder,
+        return status_fail(STATUS_INVALID,
+                           "%s: %s says that %s stands in %s, which does not hold it", folder,
                            INDEX, shown, shard);
     }
     return STATUS_OK;
@@ -96,14 +103,15 @@ static enum status check_file(const struct folder_files *files, int32_t f, const
 {
     const struct safetensors *file = &files->files[f];
     for (int64_t i = 0; i < file->n_tensors; i++) {
-        const char *name = file->tensors[i].name, *said = json_string_value(json_object_get(map, name));
+        const char *name = file->tensors[i].name,
+                   *said = json_string_value(json_object_get(map, name));
         if (!said) {
-            return status_fail(STATUS_INVALID, "%s: it holds %s, which %s does not name", file->label, name,
-                               INDEX);
+            return status_fail(STATUS_INVALID, "%s: it holds %s, which %s does not name",
+                               file->label, name, INDEX);
         }
         if (name_index_find(opened, said, (uint32_t)strlen(said)) != f) {
-            return status_fail(STATUS_INVALID, "%s: it holds %s, which %s says stands in %s", file->label, name,
-                               INDEX, said);
+            return status_fail(STATUS_INVALID, "%s: it holds %s, which %s says stands in %s",
+                               file->label, name, INDEX, said);
         }
     }
     return STATUS_OK;
@@ -117,7 +125,8 @@ static enum status open_indexed(struct folder_files *files, const char *folder, 
     json_t *value;
     enum status status = STATUS_OK;
     if (!json_is_object(map) || json_object_size(map) == 0) {
-        return status_fail(STATUS_INVALID, "%s: %s: expected a weight_map that names tensors", folder, INDEX);
+        return status_fail(STATUS_INVALID, "%s: %s: expected a weight_map that names tensors",
+                           folder, INDEX);
     }
     json_object_foreach((json_t *)(uintptr_t)map, name, value)
     {
@@ -136,9 +145,11 @@ out:
 /* Neither file nor index: what is there instead? */
 static enum status refuse_folder(const char *folder)
 {
-    const struct { const char *part, *says; } SIGNS[] = {
+    const struct { const char *part, *says;
+    } SIGNS[] = {
         { ".safetensors", "it holds parts of a model and no index of them" },
-        { ".bin", "weights in .bin files are not read" }, { ".pt", "weights in .pt files are not read" },
+        { ".bin", "weights in .bin files are not read" },
+        { ".pt", "weights in .pt files are not read" },
         { ".gguf", "to use a GGUF file of it, name the file" },
     };
     const char *says = NULL;
@@ -152,8 +163,8 @@ static enum status refuse_folder(const char *folder)
     if (entries) {
         closedir(entries);
     }
-    return status_fail(STATUS_INVALID, "%s: expected %s or %s in the folder%s%s", folder, SINGLE, INDEX,
-                       says ? "; " : "", says ? says : "");
+    return status_fail(STATUS_INVALID, "%s: expected %s or %s in the folder%s%s", folder, SINGLE,
+                       INDEX, says ? "; " : "", says ? says : "");
 }
 
 static enum status open_all(const char *folder, struct folder_files *files)
@@ -187,8 +198,8 @@ static enum status index_tensors(struct folder_files *files)
     for (int32_t f = 0; f < files->n_files; f++) {
         for (int64_t i = 0; i < files->files[f].n_tensors; i++) {
             const char *name = files->files[f].tensors[i].name;
-            TRY(name_index_add(&files->index, name, (uint32_t)strlen(name), (uint32_t)files->n_tensors,
-                               &existing));
+            TRY(name_index_add(&files->index, name, (uint32_t)strlen(name),
+                               (uint32_t)files->n_tensors, &existing));
             ASSERT(existing < 0); /* the index gives each tensor one file */
             files->places[files->n_tensors++] = (struct folder_place){ f, i };
         }

@@ -41,7 +41,8 @@ enum status folder_json_parse(const char *label, const void *bytes, size_t n_byt
     json_error_t error;
     *out = NULL;
     if (nesting(bytes, n_bytes) > FOLDER_JSON_MAX_NESTING) {
-        return status_fail(STATUS_INVALID, "%s: JSON nested more than %d deep", label, FOLDER_JSON_MAX_NESTING);
+        return status_fail(STATUS_INVALID, "%s: JSON nested more than %d deep", label,
+                           FOLDER_JSON_MAX_NESTING);
     }
     json_t *root = json_loadb(bytes, n_bytes, JSON_REJECT_DUPLICATES, &error);
     if (!root) {
@@ -61,12 +62,13 @@ enum status folder_json_parse(const char *label, const void *bytes, size_t n_byt
 static enum status read_and_parse(const char *path, int fd, uint64_t n_bytes, json_t **out)
 {
     if (n_bytes > FOLDER_JSON_MAX_FILE_BYTES) {
-        return status_fail(STATUS_INVALID, "%s: %" PRIu64 " bytes of JSON, expected at most %d", path, n_bytes,
-                           FOLDER_JSON_MAX_FILE_BYTES);
+        return status_fail(STATUS_INVALID, "%s: %" PRIu64 " bytes of JSON, expected at most %d",
+                           path, n_bytes, FOLDER_JSON_MAX_FILE_BYTES);
     }
     unsigned char *bytes = mem_alloc((size_t)n_bytes, 1);
     if (!bytes) {
-        return status_fail(STATUS_NO_MEMORY, "no memory for the %" PRIu64 " bytes of %s", n_bytes, path);
+        return status_fail(STATUS_NO_MEMORY, "no memory for the %" PRIu64 " bytes of %s", n_bytes,
+                           path);
     }
     enum status status = file_read_all(fd, path, "it", 0, n_bytes, bytes);
     if (status == STATUS_OK) {
@@ -104,11 +106,13 @@ const json_t *folder_json_find(const json_t *object, const char *key)
 
 void folder_json_value_text(const json_t *value, char *text, size_t cap)
 {
-    const size_t n = json_dumpb(value, text, cap - 1, JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII |
-                                                          JSON_REAL_PRECISION(9));
+    const size_t n =
+        json_dumpb(value, text, cap - 1,
+                   JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(9));
     if (n >= cap) { /* cut: nothing was promised about what is there */
-        const char *kind = json_is_array(value) ? "a long list" : json_is_object(value) ? "an object"
-                                                                                        : "a long text";
+        const char *kind = json_is_array(value)    ? "a long list"
+                           : json_is_object(value) ? "an object"
+                                                   : "a long text";
         snprintf(text, cap, "%s", kind);
         return;
     }
@@ -116,11 +120,13 @@ void folder_json_value_text(const json_t *value, char *text, size_t cap)
     clean(text);
 }
 
-static enum status wrong(const char *label, const char *key, const char *expected, const json_t *value)
+static enum status wrong(const char *label, const char *key, const char *expected,
+                         const json_t *value)
 {
     char found[96];
     folder_json_value_text(value, found, sizeof found);
-    return status_fail(STATUS_INVALID, "%s: %s: expected %s, file says %s", label, key, expected, found);
+    return status_fail(STATUS_INVALID, "%s: %s: expected %s, file says %s", label, key, expected,
+                       found);
 }
 
 enum status folder_json_read_int(const char *label, const json_t *object, const char *key,
@@ -135,14 +141,16 @@ enum status folder_json_read_int(const char *label, const json_t *object, const 
     const int64_t number = whole ? (int64_t)real : (int64_t)json_integer_value(found);
     if ((!json_is_integer(found) && !whole) || number < range.min || number > range.max) {
         char expected[64];
-        snprintf(expected, sizeof expected, "a whole number from %" PRId64 " to %" PRId64, range.min, range.max);
+        snprintf(expected, sizeof expected, "a whole number from %" PRId64 " to %" PRId64,
+                 range.min, range.max);
         return wrong(label, key, expected, found);
     }
     *value = number;
     return STATUS_OK;
 }
 
-enum status folder_json_read_float(const char *label, const json_t *object, const char *key, double *value)
+enum status folder_json_read_float(const char *label, const json_t *object, const char *key,
+                                   double *value)
 {
     const json_t *found = folder_json_find(object, key);
     if (!found) {
@@ -155,7 +163,8 @@ enum status folder_json_read_float(const char *label, const json_t *object, cons
     return STATUS_OK;
 }
 
-enum status folder_json_read_flag(const char *label, const json_t *object, const char *key, int *value)
+enum status folder_json_read_flag(const char *label, const json_t *object, const char *key,
+                                  int *value)
 {
     const json_t *found = folder_json_find(object, key);
     if (!found) {
@@ -168,7 +177,8 @@ enum status folder_json_read_flag(const char *label, const json_t *object, const
     return STATUS_OK;
 }
 
-enum status folder_json_read_text(const char *label, const json_t *object, const char *key, const char **value)
+enum status folder_json_read_text(const char *label, const json_t *object, const char *key,
+                                  const char **value)
 {
     const json_t *found = folder_json_find(object, key);
     if (!found) {

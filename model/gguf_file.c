@@ -68,7 +68,8 @@ enum status gguf_split_read(const struct gguf *gguf, struct gguf_split *split)
     split->n_tensors = -1;
     TRY(gguf_read_int(gguf, "split.count", (struct gguf_range){ 0, MAX_FILES }, &count));
     TRY(gguf_read_int(gguf, "split.no", (struct gguf_range){ 0, count > 0 ? count - 1 : 0 }, &no));
-    TRY(gguf_read_int(gguf, "split.tensors.count", (struct gguf_range){ 0, INT32_MAX }, &split->n_tensors));
+    TRY(gguf_read_int(gguf, "split.tensors.count", (struct gguf_range){ 0, INT32_MAX },
+                      &split->n_tensors));
     split->no = (int32_t)no;
     split->count = count > 0 ? (int32_t)count : 1;
     return STATUS_OK;
@@ -81,12 +82,16 @@ enum status gguf_split_path(const char *first_path, const struct gguf_split *spl
     const size_t n = strlen(first_path);
     const int n_tail = snprintf(tail, sizeof tail, "-%05d-of-%05d.gguf", 1, split->count);
     if (n <= (size_t)n_tail || strcmp(first_path + n - (size_t)n_tail, tail) != 0) {
-        return status_fail(STATUS_INVALID, "%s holds the first of %d parts; expected a name that ends in %s, "
-                           "with the other parts beside it", first_path, split->count, tail);
+        return status_fail(STATUS_INVALID,
+                           "%s holds the first of %d parts; expected a name that ends in %s, "
+                           "with the other parts beside it",
+                           first_path, split->count, tail);
     }
     const int stem = (int)(n - (size_t)n_tail);
-    if (snprintf(path, cap, "%.*s-%05d-of-%05d.gguf", stem, first_path, no + 1, split->count) >= (int)cap) {
-        return status_fail(STATUS_INVALID, "a path of %zu characters, expected at most %zu", n, cap - 1);
+    if (snprintf(path, cap, "%.*s-%05d-of-%05d.gguf", stem, first_path, no + 1, split->count) >=
+        (int)cap) {
+        return status_fail(STATUS_INVALID, "a path of %zu characters, expected at most %zu", n,
+                           cap - 1);
     }
     return STATUS_OK;
 }

@@ -35,8 +35,8 @@ static enum status find_per_token(const struct gguf *gguf, const char *name, uin
         key->n != n) {
         char found[64];
         gguf_type_text(key, found, sizeof found);
-        return status_fail(STATUS_INVALID, "%s: %s: expected %s[%" PRIu64 "], file has %s", gguf->label,
-                           name, gguf_type_name(type_a), n, found);
+        return status_fail(STATUS_INVALID, "%s: %s: expected %s[%" PRIu64 "], file has %s",
+                           gguf->label, name, gguf_type_name(type_a), n, found);
     }
     return STATUS_OK;
 }
@@ -55,8 +55,9 @@ static enum status read_texts(const struct gguf *gguf, const struct gguf_key *ke
         uint64_t n_bytes;
         memcpy(&n_bytes, at, sizeof n_bytes);
         if (n_bytes > UINT16_MAX) {
-            return status_fail(STATUS_INVALID, "%s: %s %" PRIu64 " has %" PRIu64
-                               " bytes, expected at most %u", gguf->label, what, i, n_bytes, UINT16_MAX);
+            return status_fail(STATUS_INVALID,
+                               "%s: %s %" PRIu64 " has %" PRIu64 " bytes, expected at most %u",
+                               gguf->label, what, i, n_bytes, UINT16_MAX);
         }
         texts[i] = (struct model_text){ (const char *)at + 8, (uint32_t)n_bytes };
         at += 8 + n_bytes;
@@ -140,11 +141,14 @@ static enum status read_vocab(struct gguf_source *self)
         tokens->n > MAX_TOKENS) {
         char found[64];
         gguf_type_text(tokens, found, sizeof found);
-        return status_fail(STATUS_INVALID, "%s: tokenizer.ggml.tokens: expected 1 to %d strings, file has %s",
+        return status_fail(STATUS_INVALID,
+                           "%s: tokenizer.ggml.tokens: expected 1 to %d strings, file has %s",
                            gguf->label, MAX_TOKENS, found);
     }
-    TRY(find_per_token(gguf, "tokenizer.ggml.scores", GGUF_FLOAT32, GGUF_FLOAT32, tokens->n, &scores));
-    TRY(find_per_token(gguf, "tokenizer.ggml.token_type", GGUF_INT32, GGUF_UINT32, tokens->n, &classes));
+    TRY(find_per_token(gguf, "tokenizer.ggml.scores", GGUF_FLOAT32, GGUF_FLOAT32, tokens->n,
+                       &scores));
+    TRY(find_per_token(gguf, "tokenizer.ggml.token_type", GGUF_INT32, GGUF_UINT32, tokens->n,
+                       &classes));
     TRY(read_texts(gguf, tokens, "token", &self->tokens));
     void *words;
     TRY(copy_words(scores, &words));
@@ -183,23 +187,26 @@ static void gguf_source_close(struct model_source *source)
     mem_free(self->files);
 }
 
-static enum status gguf_source_read(struct model_source *source, int64_t tensor_idx, int64_t first_row,
-                                    int64_t n_rows, void *out)
+static enum status gguf_source_read(struct model_source *source, int64_t tensor_idx,
+                                    int64_t first_row, int64_t n_rows, void *out)
 {
     const struct gguf_source *self = (const struct gguf_source *)source;
     const struct place *place = &self->places[tensor_idx];
     const uint64_t row_bytes = source_row_bytes(&source->tensors[tensor_idx]);
     return gguf_file_read(&self->files[place->file], source->tensors[tensor_idx].name,
-                          place->begin + (uint64_t)first_row * row_bytes, (uint64_t)n_rows * row_bytes, out);
+                          place->begin + (uint64_t)first_row * row_bytes,
+                          (uint64_t)n_rows * row_bytes, out);
 }
 
 static void gguf_source_describe(const struct model_source *source,
-                                 void (*line)(void *user, const char *key, const char *value), void *user)
+                                 void (*line)(void *user, const char *key, const char *value),
+                                 void *user)
 {
     const struct gguf_source *self = (const struct gguf_source *)source;
     char name[256], value[256];
-    const int n = snprintf(value, sizeof value, "GGUF v%u, %u keys, %lld tensors", source->gguf->version,
-                           source->gguf->n_keys, (long long)source->n_tensors);
+    const int n =
+        snprintf(value, sizeof value, "GGUF v%u, %u keys, %lld tensors", source->gguf->version,
+                 source->gguf->n_keys, (long long)source->n_tensors);
     if (self->n_files > 1) {
         snprintf(value + n, sizeof value - (size_t)n, " in %d files", self->n_files);
     }
@@ -233,9 +240,10 @@ static enum status check_runnable(struct gguf_source *self)
 {
     struct model_config *config = &self->base.config;
     if (self->split.count > self->n_files) {
-        return status_fail(STATUS_UNSUPPORTED,
-                           "%s: one of %d files that belong together; only by its path can it find the others",
-                           self->base.label, self->split.count);
+        return status_fail(
+            STATUS_UNSUPPORTED,
+            "%s: one of %d files that belong together; only by its path can it find the others",
+            self->base.label, self->split.count);
     }
     TRY(config_from_gguf(self->base.gguf, &self->base, config));
     return family_check(&self->base, family_find(config->architecture));
@@ -262,10 +270,13 @@ static enum status join_tensors(struct gguf_source *self)
             self->places[base->n_tensors++] = (struct place){ f, gguf->tensor_begin[i] };
         }
     }
-    if (self->n_files > 1 && self->split.n_tensors >= 0 && self->split.n_tensors != base->n_tensors) {
-        return status_fail(STATUS_INVALID, "%s: split.tensors.count: the %d files hold %lld tensors, the key says %lld",
-                           base->label, self->n_files, (long long)base->n_tensors,
-                           (long long)self->split.n_tensors);
+    if (self->n_files > 1 && self->split.n_tensors >= 0 &&
+        self->split.n_tensors != base->n_tensors) {
+        return status_fail(
+            STATUS_INVALID,
+            "%s: split.tensors.count: the %d files hold %lld tensors, the key says %lld",
+            base->label, self->n_files, (long long)base->n_tensors,
+            (long long)self->split.n_tensors);
     }
     return source_index_tensors(base);
 }
@@ -287,7 +298,8 @@ static enum status open_part(struct gguf_source *self, const char *first_path, i
     TRY(gguf_split_read(&self->files[no].gguf, &split));
     if (split.no != no || split.count != self->split.count) {
         return status_fail(STATUS_INVALID, "%s: expected part %d of %d, file says part %d of %d",
-                           self->files[no].gguf.label, no + 1, self->split.count, split.no + 1, split.count);
+                           self->files[no].gguf.label, no + 1, self->split.count, split.no + 1,
+                           split.count);
     }
     return STATUS_OK;
 }
@@ -299,12 +311,14 @@ static enum status open_parts(struct gguf_source *self, const char *path)
         return STATUS_OK;
     }
     if (self->split.no != 0) {
-        return status_fail(STATUS_UNSUPPORTED, "%s is part %d of %d; open the first part, which names the rest",
+        return status_fail(STATUS_UNSUPPORTED,
+                           "%s is part %d of %d; open the first part, which names the rest",
                            self->base.label, self->split.no + 1, self->split.count);
     }
     struct gguf_file *files = mem_realloc(self->files, (size_t)self->split.count, sizeof *files);
     if (!files) {
-        return status_fail(STATUS_NO_MEMORY, "no memory for a table of %d files", self->split.count);
+        return status_fail(STATUS_NO_MEMORY, "no memory for a table of %d files",
+                           self->split.count);
     }
     self->files = files;
     for (int32_t no = 1; no < self->split.count; no++) {

@@ -46,7 +46,8 @@ static const char CONFIG[] =
 void small_folder_begin(struct small_folder *folder)
 {
     const char *tmp = getenv("TMPDIR");
-    snprintf(folder->path, sizeof folder->path, "%s/tandem-folder-XXXXXX", tmp && tmp[0] ? tmp : "/tmp");
+    snprintf(folder->path, sizeof folder->path, "%s/tandem-folder-XXXXXX",
+             tmp && tmp[0] ? tmp : "/tmp");
     assert_non_null(mkdtemp(folder->path));
 }
 
@@ -55,7 +56,8 @@ static void path_of(const struct small_folder *folder, const char *name, char *p
     assert_in_range(snprintf(path, PATH_CAP, "%s/%s", folder->path, name), 1, PATH_CAP - 1);
 }
 
-void small_folder_put(const struct small_folder *folder, const char *name, const void *bytes, size_t n)
+void small_folder_put(const struct small_folder *folder, const char *name, const void *bytes,
+                      size_t n)
 {
     char path[PATH_CAP];
     path_of(folder, name, path);
@@ -84,22 +86,26 @@ void small_folder_remove(const struct small_folder *folder)
 
 static size_t dtype_bytes(const char *dtype)
 {
-    return strcmp(dtype, "F32") == 0 ? 4 : strcmp(dtype, "F64") == 0 || strcmp(dtype, "I64") == 0 ? 8 : 2;
+    return strcmp(dtype, "F32") == 0                                ? 4
+           : strcmp(dtype, "F64") == 0 || strcmp(dtype, "I64") == 0 ? 8
+                                                                    : 2;
 }
 
 /* Numbers that depend on name and place; 1.0 around norms. */
-static void put_values(unsigned char *to, const struct small_tensor *tensor, const char *dtype, int64_t n,
-                       const float *third)
+static void put_values(unsigned char *to, const struct small_tensor *tensor, const char *dtype,
+                       int64_t n, const float *third)
 {
     for (int64_t i = 0; i < n; i++) {
-        const uint64_t word = rng_mix64(digest_bytes(tensor->name, strlen(tensor->name)) + (uint64_t)i);
+        const uint64_t word =
+            rng_mix64(digest_bytes(tensor->name, strlen(tensor->name)) + (uint64_t)i);
         float value = (float)(int32_t)(word >> 40) * 0x1p-24f * 0.5f - 0.25f;
         value = i == 2 && third ? *third : tensor->rows == 0 ? 1.0f + value : value;
         if (strcmp(dtype, "F32") == 0) {
             memcpy(to + i * 4, &value, 4);
         } else {
-            const uint16_t half = strcmp(dtype, "F16") == 0 ? mathx_f32_to_f16(value)
-                                                            : (uint16_t)(mathx_to_bits(value) >> 16);
+            const uint16_t half = strcmp(dtype, "F16") == 0
+                                      ? mathx_f32_to_f16(value)
+                                      : (uint16_t)(mathx_to_bits(value) >> 16);
             memcpy(to + i * (int64_t)dtype_bytes(dtype), &half, 2);
         }
     }
@@ -107,7 +113,8 @@ static void put_values(unsigned char *to, const struct small_tensor *tensor, con
 
 struct shard { json_t *header; unsigned char *data; size_t n; };
 
-static void add_tensor(struct shard *shard, const struct small_tensor *tensor, const struct small_change *change)
+static void add_tensor(struct shard *shard, const struct small_tensor *tensor,
+                       const struct small_change *change)
 {
     const int changed = change->tensor && strcmp(change->tensor, tensor->name) == 0;
     const char *dtype = changed && change->dtype ? change->dtype : "F32";
@@ -118,18 +125,19 @@ static void add_tensor(struct shard *shard, const struct small_tensor *tensor, c
     assert_true(shard->n + bytes <= MAX_BYTES);
     put_values(shard->data + shard->n, tensor, dtype, n, changed ? change->value : NULL);
     json_t *entry = changed && change->entry ? json_loads(change->entry, JSON_DECODE_ANY, NULL)
-                  : rows > 0 ? json_pack("{s:s,s:[I,I],s:[I,I]}", "dtype", dtype, "shape", (json_int_t)rows,
-                                         (json_int_t)cols, "data_offsets", (json_int_t)shard->n,
-                                         (json_int_t)(shard->n + bytes))
-                             : json_pack("{s:s,s:[I],s:[I,I]}", "dtype", dtype, "shape", (json_int_t)cols,
-                                         "data_offsets", (json_int_t)shard->n, (json_int_t)(shard->n + bytes));
+                    : rows > 0 ? json_pack("{s:s,s:[I,I],s:[I,I]}", "dtype", dtype, "shape",
+                                           (json_int_t)rows, (json_int_t)cols, "data_offsets",
+                                           (json_int_t)shard->n, (json_int_t)(shard->n + bytes))
+                               : json_pack("{s:s,s:[I],s:[I,I]}", "dtype", dtype, "shape",
+                                           (json_int_t)cols, "data_offsets", (json_int_t)shard->n,
+                                           (json_int_t)(shard->n + bytes));
     assert_non_null(entry);
     json_object_set_new(shard->header, tensor->name, entry);
     shard->n += bytes;
 }
 
-static void write_shard(const struct small_folder *folder, const char *name, const struct shard *shard,
-                        const struct small_change *change)
+static void write_shard(const struct small_folder *folder, const char *name,
+                        const struct shard *shard, const struct small_change *change)
 {
     char *text = json_dumps(shard->header, JSON_COMPACT);
     const char *header = change->header ? change->header : text;
@@ -151,7 +159,8 @@ static void write_shard(const struct small_folder *folder, const char *name, con
 
 static void write_weights(const struct small_folder *folder, const struct small_change *change)
 {
-    static const char *const NAMES[] = { "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors" };
+    static const char *const NAMES[] = { "model-00001-of-00002.safetensors",
+                                         "model-00002-of-00002.safetensors" };
     const int n_shards = change->n_shards > 0 ? change->n_shards : 1;
     json_t *map = json_object();
     for (int s = 0; s < n_shards; s++) {
@@ -204,7 +213,8 @@ void small_folder_make(struct small_folder *folder, const struct small_change *c
     small_folder_begin(folder);
     small_folder_put(folder, "config.json", written, strlen(written));
     if (change->generation) {
-        small_folder_put(folder, "generation_config.json", change->generation, strlen(change->generation));
+        small_folder_put(folder, "generation_config.json", change->generation,
+                         strlen(change->generation));
     }
     write_weights(folder, change);
     free(text);
@@ -233,7 +243,8 @@ static void merge_file(const char *path, json_t *header, unsigned char **data, s
         const json_int_t bytes = json_integer_value(json_array_get(offsets, 1)) - begin;
         *data = mem_realloc(*data, *n + (size_t)bytes, 1);
         memcpy(*data + *n, file + 8 + n_header + begin, (size_t)bytes);
-        json_object_set_new(entry, "data_offsets", json_pack("[I,I]", (json_int_t)*n, (json_int_t)*n + bytes));
+        json_object_set_new(entry, "data_offsets",
+                            json_pack("[I,I]", (json_int_t)*n, (json_int_t)*n + bytes));
         json_object_set(header, name, entry);
         *n += (size_t)bytes;
     }

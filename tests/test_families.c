@@ -58,7 +58,8 @@ static struct answer answer_of(const struct model_rig_options *options, int32_t 
 
 static void assert_same(const char *what, const struct answer *a, const struct answer *b)
 {
-    if (a->model != b->model || memcmp(a->logits, b->logits, (size_t)N * N_VOCAB * sizeof(float)) != 0) {
+    if (a->model != b->model ||
+        memcmp(a->logits, b->logits, (size_t)N * N_VOCAB * sizeof(float)) != 0) {
         print_error("%s: models %llx and %llx\n", what, (unsigned long long)a->model,
                     (unsigned long long)b->model);
     }
@@ -67,7 +68,10 @@ static void assert_same(const char *what, const struct answer *a, const struct a
     assert_true(a->kv == b->kv);
 }
 
-static void path_of(const char *folder, char path[512]) { assert_true(golden_path(folder, path, 512)); }
+static void path_of(const char *folder, char path[512])
+{
+    assert_true(golden_path(folder, path, 512));
+}
 
 /* ---- one prompt, the same bits ---- */
 
@@ -85,9 +89,16 @@ static void check_ways(const char *path, struct model_source *(*open)(const char
             continue;
         }
         backend_destroy(probe);
-        struct answer answer = answer_of(&(struct model_rig_options){
-            .name = path, .source = open ? open(path) : NULL, .isa = WAYS[w].isa, .kv = KV_F16,
-            .threads = WAYS[w].threads, .page_slots = 16, .context = CONTEXT, .cap_rows = N }, WAYS[w].chunk);
+        struct answer answer =
+            answer_of(&(struct model_rig_options){ .name = path,
+                                                   .source = open ? open(path) : NULL,
+                                                   .isa = WAYS[w].isa,
+                                                   .kv = KV_F16,
+                                                   .threads = WAYS[w].threads,
+                                                   .page_slots = 16,
+                                                   .context = CONTEXT,
+                                                   .cap_rows = N },
+                      WAYS[w].chunk);
         if (!first.logits) {
             first = answer;
             continue;
@@ -113,8 +124,10 @@ static struct model_source *open_q8(const char *path)
 {
     struct model_source *source, *converted;
     assert_int_equal(model_source_open(path, &source), STATUS_OK);
-    assert_int_equal(model_source_requantize(source, &(struct model_requantize_options){ .type = TENSOR_Q8_0 },
-                                             &converted), STATUS_OK);
+    assert_int_equal(
+        model_source_requantize(source, &(struct model_requantize_options){ .type = TENSOR_Q8_0 },
+                                &converted),
+        STATUS_OK);
     return converted;
 }
 
@@ -122,7 +135,8 @@ static struct model_source *open_q8(const char *path)
 static void test_ways_quantised(void **state)
 {
     (void)state;
-    static const char *const SOME[] = { "golden/models/qwen2", "golden/models/mixtral", "golden/models/qwen3-moe" };
+    static const char *const SOME[] = { "golden/models/qwen2", "golden/models/mixtral",
+                                        "golden/models/qwen3-moe" };
     golden_or_skip();
     for (size_t i = 0; i < sizeof SOME / sizeof SOME[0]; i++) {
         char path[512];
@@ -139,8 +153,12 @@ static void check_company(const char *path)
     int32_t tokens[SEQS][EACH], fed[SEQS] = { 0 };
     float *alone = mem_alloc((size_t)SEQS * EACH * N_VOCAB, sizeof *alone);
     struct model_rig rig;
-    open_rig(&rig, &(struct model_rig_options){ .name = path, .context = 32, .cap_rows = 32, .n_seqs = SEQS,
-                                                .page_slots = 16, .threads = 2 });
+    open_rig(&rig, &(struct model_rig_options){ .name = path,
+                                                .context = 32,
+                                                .cap_rows = 32,
+                                                .n_seqs = SEQS,
+                                                .page_slots = 16,
+                                                .threads = 2 });
     for (int32_t s = 0; s < SEQS; s++) {
         fill_tokens(tokens[s], EACH, (uint64_t)s + 10);
         model_rig_feed(&rig, s, tokens[s], EACH, EACH, alone + (size_t)s * EACH * N_VOCAB);
@@ -202,8 +220,10 @@ static void write_gguf(const char *path, const char *gguf, bool converted)
     assert_int_equal(model_source_open(path, &source), STATUS_OK);
     assert_int_equal(model_source_tensor(source, 0, &info), STATUS_OK);
     if (converted) {
-        assert_int_equal(model_source_requantize(source, &(struct model_requantize_options){ .type = info.type },
-                                                 &same), STATUS_OK);
+        assert_int_equal(
+            model_source_requantize(source, &(struct model_requantize_options){ .type = info.type },
+                                    &same),
+            STATUS_OK);
         source = same;
     }
     const enum status status = model_source_write_gguf(source, gguf, NULL, NULL);
@@ -237,7 +257,8 @@ static void test_folder_equals_its_gguf(void **state)
 static void test_converted_while_loading(void **state)
 {
     (void)state;
-    static const char *const TYPES[] = { "q8_0", "q4_0", "f16", "q4_k" }; /* the last falls back to Q8_0 */
+    static const char *const TYPES[] = { "q8_0", "q4_0", "f16",
+                                         "q4_k" }; /* the last falls back to Q8_0 */
     golden_or_skip();
     for (int i = 0; i < 2 * 4; i++) {
         char path[512], gguf[300];
@@ -314,9 +335,11 @@ static void check_bytes(const char *path)
 {
     struct model_rig rig;
     int32_t tokens[N];
-    open_rig(&rig, &(struct model_rig_options){ .name = path, .context = CONTEXT, .cap_rows = N, .threads = 2 });
+    open_rig(&rig, &(struct model_rig_options){
+                       .name = path, .context = CONTEXT, .cap_rows = N, .threads = 2 });
     const struct model_config *config = model_get_config(rig.model);
-    const uint64_t all = tensor_bytes(rig.source, "_exps."), one = all / (uint64_t)config->experts.n;
+    const uint64_t all = tensor_bytes(rig.source, "_exps."),
+                   one = all / (uint64_t)config->experts.n;
     const uint64_t shared = model_weight_bytes(rig.model) - all;
     assert_true(all > 0 && all % (uint64_t)config->experts.n == 0);
     fill_tokens(tokens, N, 1);
@@ -330,7 +353,8 @@ static void check_bytes(const char *path)
     const uint64_t before = pass_buffers_bytes_read(rig.buffers);
     const struct model_rig_part part = { 0, 0, N, tokens };
     model_rig_pass(&rig, &part, 1);
-    assert_int_equal(pass_buffers_bytes_read(rig.buffers) - before, shared + all); /* 70 rows touch all */
+    assert_int_equal(pass_buffers_bytes_read(rig.buffers) - before,
+                     shared + all); /* 70 rows touch all */
     model_rig_close(&rig);
 }
 
@@ -352,7 +376,8 @@ static void test_bytes_of_dense(void **state)
     struct model_rig rig;
     const int32_t token = 3;
     const struct model_rig_part part = { 0, 0, 1, &token };
-    open_rig(&rig, &(struct model_rig_options){ .name = "synth:tiny", .context = 32, .cap_rows = 2 });
+    open_rig(&rig,
+             &(struct model_rig_options){ .name = "synth:tiny", .context = 32, .cap_rows = 2 });
     model_rig_pass(&rig, &part, 1);
     assert_int_equal(pass_buffers_bytes_read(rig.buffers), model_weight_bytes(rig.model));
     model_rig_close(&rig);
@@ -367,7 +392,8 @@ static void test_pass_allocates_nothing(void **state)
     int32_t tokens[32];
     path_of("golden/models/qwen3-moe", path);
     fill_tokens(tokens, 32, 5);
-    open_rig(&rig, &(struct model_rig_options){ .name = path, .context = 64, .cap_rows = 32, .threads = 2 });
+    open_rig(&rig, &(struct model_rig_options){
+                       .name = path, .context = 64, .cap_rows = 32, .threads = 2 });
     const uint64_t before = mem_alloc_count();
     model_rig_feed(&rig, 0, tokens, 32, 5, NULL);
     assert_true(mem_alloc_count() == before);
@@ -396,8 +422,14 @@ static void test_pads_among_experts(void **state)
     for (int32_t i = 0; i < ROWS; i++) {
         spread[i] = tokens[i / 2];
     }
-    const struct pass pass = { .n_rows = ROWS, .n_seqs = 1, .n_logits = ROWS, .token = spread,
-                               .position = position, .slot = slot, .seq_of_row = seq, .views = rig.views,
+    const struct pass pass = { .n_rows = ROWS,
+                               .n_seqs = 1,
+                               .n_logits = ROWS,
+                               .token = spread,
+                               .position = position,
+                               .slot = slot,
+                               .seq_of_row = seq,
+                               .views = rig.views,
                                .logits_row = row };
     lane_wait(rig.lane, model_forward(rig.model, rig.lane, &rig.store, &pass, rig.buffers));
     for (int32_t i = 0; i < ROWS; i += 2) {

@@ -71,17 +71,22 @@ static void test_files_and_index(void **state)
             "index.json names model-00002-of-00002.safetensors, which is not there");
     refused(MADE(.n_shards = 2, .index_drop = Q_PROJ), STATUS_INVALID,
             "it holds " Q_PROJ ", which model.safetensors.index.json does not name");
-    refused(MADE(.n_shards = 2, .index = "{\"weight_map\":{\"x\":\"model-00001-of-00002.safetensors\"}}"),
-            STATUS_INVALID, "says that x stands in model-00001-of-00002.safetensors, which does not hold it");
-    refused(MADE(.n_shards = 2, .index = "{\"weight_map\":{\"x\":\"../model.safetensors\"}}"), STATUS_INVALID,
-            "expected every tensor to name a .safetensors file of the folder");
-    refused(MADE(.n_shards = 2, .index = "{\"weight_map\":{}}"), STATUS_INVALID, "expected a weight_map");
+    refused(MADE(.n_shards = 2,
+                 .index = "{\"weight_map\":{\"x\":\"model-00001-of-00002.safetensors\"}}"),
+            STATUS_INVALID,
+            "says that x stands in model-00001-of-00002.safetensors, which does not hold it");
+    refused(MADE(.n_shards = 2, .index = "{\"weight_map\":{\"x\":\"../model.safetensors\"}}"),
+            STATUS_INVALID, "expected every tensor to name a .safetensors file of the folder");
+    refused(MADE(.n_shards = 2, .index = "{\"weight_map\":{}}"), STATUS_INVALID,
+            "expected a weight_map");
     refused(MADE(.n_shards = 2, .index = "{}"), STATUS_INVALID, "expected a weight_map");
-    refused(MADE(.n_shards = 2, .index = ""), STATUS_INVALID, "parts of a model and no index of them");
+    refused(MADE(.n_shards = 2, .index = ""), STATUS_INVALID,
+            "parts of a model and no index of them");
     refused(MADE(.drop = Q_PROJ), STATUS_INVALID, "tensor " Q_PROJ " is missing");
     refused(MADE(.extra = "model.layers.0.self_attn.q_proj.bias"), STATUS_UNSUPPORTED,
             "tensor model.layers.0.self_attn.q_proj.bias is not part of architecture 'llama'");
-    refused(MADE(.extra = "model.layers.7.mlp.up_proj.weight"), STATUS_UNSUPPORTED, "is not part of");
+    refused(MADE(.extra = "model.layers.7.mlp.up_proj.weight"), STATUS_UNSUPPORTED,
+            "is not part of");
 }
 
 static void test_dtypes_and_shapes(void **state)
@@ -89,8 +94,8 @@ static void test_dtypes_and_shapes(void **state)
     (void)state;
     refused(MADE(.tensor = Q_PROJ, .dtype = "BF16"), STATUS_INVALID,
             "two dtypes: model.embed_tokens.weight is F32, " Q_PROJ " is BF16");
-    refused(MADE(.config = { { "torch_dtype", "\"float32\"" }, { "dtype", "\"bfloat16\"" } }), STATUS_INVALID,
-            "two dtypes: dtype says bfloat16, torch_dtype says float32");
+    refused(MADE(.config = { { "torch_dtype", "\"float32\"" }, { "dtype", "\"bfloat16\"" } }),
+            STATUS_INVALID, "two dtypes: dtype says bfloat16, torch_dtype says float32");
     refused(MADE(.tensor = Q_PROJ, .dtype = "I64"), STATUS_UNSUPPORTED,
             Q_PROJ ": expected dtype F32, F16 or BF16, file says \"I64\"");
     refused(MADE(.drop = "lm_head.weight"), STATUS_INVALID,
@@ -105,14 +110,15 @@ static void test_dtypes_and_shapes(void **state)
             "model.layers.0.mlp.gate_proj.weight: expected 32 x 96, file says 32 x 64");
     refused(MADE(.tensor = Q_PROJ, .value = &(const float){ NAN }), STATUS_INVALID,
             Q_PROJ ": row 0 holds a NaN or infinity");
-    refused(MADE(.tensor = "model.norm.weight", .value = &(const float){ INFINITY }), STATUS_INVALID,
-            "model.norm.weight: row 0 holds a NaN or infinity");
+    refused(MADE(.tensor = "model.norm.weight", .value = &(const float){ INFINITY }),
+            STATUS_INVALID, "model.norm.weight: row 0 holds a NaN or infinity");
 }
 
 static void test_headers(void **state)
 {
     (void)state;
-    static const uint64_t HUGE[] = { UINT64_MAX, UINT64_C(1) << 63, (UINT64_C(1) << 63) - 1, 1 << 20 };
+    static const uint64_t HUGE[] = { UINT64_MAX, UINT64_C(1) << 63, (UINT64_C(1) << 63) - 1,
+                                     1 << 20 };
     for (size_t i = 0; i < sizeof HUGE / sizeof HUGE[0]; i++) {
         refused(MADE(.header_length = &HUGE[i]), STATUS_INVALID, "not a safetensors file, or cut");
     }
@@ -124,7 +130,8 @@ static void test_headers(void **state)
     refused(MADE(.header = "{\"a\":1}"), STATUS_INVALID, "a: expected an object with dtype");
     refused(MADE(.header = "{\"a\":{},\"a\":{}}"), STATUS_INVALID, "duplicate");
     refused(MADE(.header = "{\"\":{}}"), STATUS_INVALID, "a tensor's name has 0 characters");
-    refused(MADE(.header = "{\"a\\u0007\":{}}"), STATUS_INVALID, "holds byte 0x07, expected printable");
+    refused(MADE(.header = "{\"a\\u0007\":{}}"), STATUS_INVALID,
+            "holds byte 0x07, expected printable");
 #define ENTRY(shape, offsets) "{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
 #define REFUSED(shape, offsets, words) \
     refused(MADE(.tensor = Q_PROJ, .entry = ENTRY(shape, offsets)), STATUS_INVALID, words)
@@ -146,34 +153,43 @@ static void test_headers(void **state)
 static void test_config_refusals(void **state)
 {
     (void)state;
-    refused(MADE(KEY("model_type", "\"gemma2\"")), STATUS_UNSUPPORTED,
-            "model_type 'gemma2' is not supported; supported: llama, mistral, mixtral, qwen2, qwen3, qwen3_moe");
+    refused(
+        MADE(KEY("model_type", "\"gemma2\"")), STATUS_UNSUPPORTED,
+        "model_type 'gemma2' is not supported; supported: llama, mistral, mixtral, qwen2, qwen3, qwen3_moe");
     refused(MADE(KEY("model_type", NULL)), STATUS_UNSUPPORTED, "model_type ''");
     refused(MADE(KEY("hidden_size", NULL)), STATUS_INVALID, "key hidden_size is missing");
-    refused(MADE(KEY("hidden_size", "0")), STATUS_INVALID, "hidden_size: expected a whole number from 1");
+    refused(MADE(KEY("hidden_size", "0")), STATUS_INVALID,
+            "hidden_size: expected a whole number from 1");
     refused(MADE(KEY("hidden_size", "\"32\"")), STATUS_INVALID, "file says \"32\"");
     refused(MADE(KEY("hidden_size", "9223372036854775807")), STATUS_INVALID, "9223372036854775807");
     refused(MADE(KEY("num_hidden_layers", "2")), STATUS_INVALID,
             "tensor model.layers.1.input_layernorm.weight is missing");
-    refused(MADE(KEY("num_attention_heads", "3")), STATUS_INVALID, "3 heads do not divide the width 32");
+    refused(MADE(KEY("num_attention_heads", "3")), STATUS_INVALID,
+            "3 heads do not divide the width 32");
     refused(MADE(KEY("hidden_act", "\"gelu\"")), STATUS_UNSUPPORTED, "hidden_act 'gelu'");
-    refused(MADE(KEY("attention_bias", "true")), STATUS_UNSUPPORTED, "attention_bias is not supported");
-    refused(MADE(KEY("quantization_config", "{\"bits\":4}")), STATUS_UNSUPPORTED, "packed by another program");
-    refused(MADE(KEY("eos_token_id", "8")), STATUS_INVALID, "eos_token_id: expected 0 to 7, file says 8");
+    refused(MADE(KEY("attention_bias", "true")), STATUS_UNSUPPORTED,
+            "attention_bias is not supported");
+    refused(MADE(KEY("quantization_config", "{\"bits\":4}")), STATUS_UNSUPPORTED,
+            "packed by another program");
+    refused(MADE(KEY("eos_token_id", "8")), STATUS_INVALID,
+            "eos_token_id: expected 0 to 7, file says 8");
     refused(MADE(KEY("eos_token_id", "[1,\"2\"]")), STATUS_INVALID, "eos_token_id");
     refused(MADE(KEY("rope_scaling", "{\"type\":\"longrope\"}")), STATUS_UNSUPPORTED,
             "RoPE scaling 'longrope' is not supported");
-    refused(MADE(KEY("rope_scaling", "{\"type\":\"linear\"}")), STATUS_INVALID, "RoPE scaling factor above 0");
+    refused(MADE(KEY("rope_scaling", "{\"type\":\"linear\"}")), STATUS_INVALID,
+            "RoPE scaling factor above 0");
     refused(MADE(KEY("rope_scaling", "7")), STATUS_INVALID, "rope_scaling: expected an object");
     refused(MADE(.config = { { "rope_scaling", "{\"type\":\"linear\",\"factor\":2}" },
-                             { "rope_parameters", "{\"type\":\"linear\",\"factor\":4}" } }), STATUS_INVALID,
-            "rope_parameters and rope_scaling say different things");
+                             { "rope_parameters", "{\"type\":\"linear\",\"factor\":4}" } }),
+            STATUS_INVALID, "rope_parameters and rope_scaling say different things");
     refused(MADE(KEY("rope_parameters", "{\"full_attention\":{}}")), STATUS_UNSUPPORTED,
             "a RoPE of its own for full_attention layers");
-    refused(MADE(KEY("partial_rotary_factor", "0.5")), STATUS_UNSUPPORTED, "partial_rotary_factor 0.5");
-    refused(MADE(KEY("layer_types", "[\"full_attention\",\"sliding_attention\"]")), STATUS_UNSUPPORTED,
-            "among layers without");
-    refused(MADE(KEY("tie_word_embeddings", "1")), STATUS_INVALID, "expected true or false, file says 1");
+    refused(MADE(KEY("partial_rotary_factor", "0.5")), STATUS_UNSUPPORTED,
+            "partial_rotary_factor 0.5");
+    refused(MADE(KEY("layer_types", "[\"full_attention\",\"sliding_attention\"]")),
+            STATUS_UNSUPPORTED, "among layers without");
+    refused(MADE(KEY("tie_word_embeddings", "1")), STATUS_INVALID,
+            "expected true or false, file says 1");
     refused(MADE(.config_text = "{\"a\":1,\"a\":2}"), STATUS_INVALID, "duplicate object key");
     refused(MADE(.config_text = "nonsense"), STATUS_INVALID, "config.json: line 1");
     refused(MADE(.generation = "{\"eos_token_id\":99}"), STATUS_INVALID, "file says 99");
@@ -198,7 +214,9 @@ static void test_deep_json(void **state)
     refused(MADE(.header = text), STATUS_INVALID, "nested more than 32 deep");
     refused(MADE(.n_shards = 2, .index = text), STATUS_INVALID, "nested more than 32 deep");
     mem_free(text);
-    loads(MADE(KEY("note", "\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\\\"[[[[[\""))); /* text is no nesting */
+    loads(MADE(KEY(
+        "note",
+        "\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\\\"[[[[[\""))); /* text is no nesting */
 }
 
 static void test_other_folders(void **state)
@@ -210,7 +228,8 @@ static void test_other_folders(void **state)
     assert_non_null(strstr(status_message(), "a folder without config.json"));
     small_folder_put(&folder, "config.json", "{\"model_type\":\"llama\"}", 22);
     assert_int_equal(load(folder.path), STATUS_INVALID);
-    assert_non_null(strstr(status_message(), "expected model.safetensors or model.safetensors.index.json"));
+    assert_non_null(
+        strstr(status_message(), "expected model.safetensors or model.safetensors.index.json"));
     small_folder_put(&folder, "pytorch_model.bin", "x", 1);
     assert_int_equal(load(folder.path), STATUS_INVALID);
     assert_non_null(strstr(status_message(), "weights in .bin files are not read"));
@@ -223,7 +242,8 @@ static void test_unknown_opens(void **state)
     (void)state;
     struct small_folder folder;
     struct model_source *source;
-    small_folder_make(&folder, MADE(KEY("model_type", "\"phi\""), .generation = "{\"top_k\":40,\"temperature\":0.5}"));
+    small_folder_make(&folder, MADE(KEY("model_type", "\"phi\""),
+                                    .generation = "{\"top_k\":40,\"temperature\":0.5}"));
     assert_int_equal(model_source_open(folder.path, &source), STATUS_OK);
     assert_int_equal(model_source_check(source), STATUS_UNSUPPORTED);
     assert_int_equal(model_source_n_tensors(source), 12);
@@ -245,12 +265,14 @@ static void test_config_values(void **state)
     struct small_folder folder;
     struct model_source *source;
     char text[4096] = "";
-    small_folder_make(&folder, MADE(.config = { { "rope_theta", NULL }, { "torch_dtype", NULL },
-                                                { "dtype", "\"float32\"" },
-                                                { "rope_parameters", "{\"rope_type\":\"linear\",\"factor\":2.0,"
-                                                                     "\"rope_theta\":5000.0}" } },
-                                    .generation = "{\"eos_token_id\":[2,5],\"temperature\":0.6,\"top_k\":20,"
-                                                  "\"top_p\":0.95,\"do_sample\":true}"));
+    small_folder_make(
+        &folder, MADE(.config = { { "rope_theta", NULL },
+                                  { "torch_dtype", NULL },
+                                  { "dtype", "\"float32\"" },
+                                  { "rope_parameters", "{\"rope_type\":\"linear\",\"factor\":2.0,"
+                                                       "\"rope_theta\":5000.0}" } },
+                      .generation = "{\"eos_token_id\":[2,5],\"temperature\":0.6,\"top_k\":20,"
+                                    "\"top_p\":0.95,\"do_sample\":true}"));
     assert_int_equal(model_source_open(folder.path, &source), STATUS_OK);
     const struct model_config *config = model_source_config(source);
     assert_int_equal(model_source_check(source), STATUS_OK);
@@ -260,7 +282,8 @@ static void test_config_values(void **state)
     assert_int_equal(config->eos_ids[1], 5);
     assert_false(config->permuted_qk);
     const struct model_hints hints = model_source_hints(source);
-    assert_true(hints.temperature == 0.6 && hints.top_k == 20 && hints.top_p == 0.95 && hints.min_p < 0);
+    assert_true(hints.temperature == 0.6 && hints.top_k == 20 && hints.top_p == 0.95 &&
+                hints.min_p < 0);
     model_source_describe(source, describe_line, text);
     assert_non_null(strstr(text, "generation_config.temperature = 0.6\n"));
     assert_non_null(strstr(text, "config.hidden_size = 32\n"));
@@ -297,8 +320,10 @@ static void test_hostile_takes_no_memory(void **state)
     (void)state;
     struct small_folder folder;
     struct model_source *source;
-    small_folder_make(&folder, MADE(.tensor = Q_PROJ, .entry = ENTRY("[144115188075855872,1]", "[0,576460752303423488]"),
-                                    .grow = INT64_C(1) << 40));
+    small_folder_make(&folder,
+                      MADE(.tensor = Q_PROJ,
+                           .entry = ENTRY("[144115188075855872,1]", "[0,576460752303423488]"),
+                           .grow = INT64_C(1) << 40));
     const uint64_t peak = mem_peak_bytes();
     assert_int_equal(model_source_open(folder.path, &source), STATUS_INVALID);
     assert_true(mem_peak_bytes() < peak + (64 << 20));

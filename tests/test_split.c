@@ -47,8 +47,8 @@ static size_t end_of_keys(const struct gguf *gguf)
 static uint64_t up(uint64_t bytes) { return (bytes + 31) & ~UINT64_C(31); }
 
 /* Tensors [first, first + n) of the file as part `no`; the first part holds the keys. */
-static struct bytes make_part(const struct gguf *gguf, int no, int n_parts, uint32_t first, uint32_t n,
-                              const struct change *change)
+static struct bytes make_part(const struct gguf *gguf, int no, int n_parts, uint32_t first,
+                              uint32_t n, const struct change *change)
 {
     struct bytes part = { 0 };
     const bool twice = change->twice && no == n_parts - 1;
@@ -58,8 +58,10 @@ static struct bytes make_part(const struct gguf *gguf, int no, int n_parts, uint
         bytes_put(&part, gguf->bytes + 24, end_of_keys(gguf) - 24);
     }
     bytes_put_key_u32(&part, "split.no", (uint32_t)no);
-    bytes_put_key_u32(&part, "split.count", no == 1 && change->count > 0 ? change->count : (uint32_t)n_parts);
-    bytes_put_key_u32(&part, "split.tensors.count", change->n_tensors > 0 ? change->n_tensors : gguf->n_tensors);
+    bytes_put_key_u32(&part, "split.count",
+                      no == 1 && change->count > 0 ? change->count : (uint32_t)n_parts);
+    bytes_put_key_u32(&part, "split.tensors.count",
+                      change->n_tensors > 0 ? change->n_tensors : gguf->n_tensors);
     for (uint32_t i = first; i < first + n + (twice ? 1 : 0); i++) {
         const struct model_tensor_info *info = &gguf->tensors[i < first + n ? i : 0];
         uint64_t dims[MODEL_MAX_DIMS];
@@ -115,8 +117,8 @@ static unsigned char *read_whole(const char *path, size_t *n)
     return bytes;
 }
 
-static void first_path(const struct small_folder *out, const struct change *change, int n_parts, int no,
-                       char path[512])
+static void first_path(const struct small_folder *out, const struct change *change, int n_parts,
+                       int no, char path[512])
 {
     char name[64];
     part_name(name, sizeof name, change, no, n_parts);
@@ -227,7 +229,8 @@ static void test_wrong_parts(void **state)
     refused(CHANGE(.repeats = 2), 0, STATUS_INVALID, "expected part 3 of 3, file says part 2 of 3");
     refused(CHANGE(.count = 4), 0, STATUS_INVALID, "expected part 2 of 3, file says part 2 of 4");
     refused(CHANGE(.n_tensors = 99), 0, STATUS_INVALID, "tensors, the key says 99");
-    refused(CHANGE(.pattern = "m%d_%d.gguf"), 0, STATUS_INVALID, "expected a name that ends in -00001-of-00003.gguf");
+    refused(CHANGE(.pattern = "m%d_%d.gguf"), 0, STATUS_INVALID,
+            "expected a name that ends in -00001-of-00003.gguf");
     refused(CHANGE(.twice = 1, .n_tensors = 57), 0, STATUS_INVALID, "stands in two of the files");
 }
 

@@ -199,7 +199,8 @@ static void gather_chunk(const void *arguments, uint32_t chunk, struct lane_work
     const int32_t n_cols = op->out->n_cols;
     const struct unit_range range = units_of(&args->units, chunk);
     (void)worker;
-    for (int32_t place = (int32_t)range.begin; place < range.end && place < routes->n_places; place++) {
+    for (int32_t place = (int32_t)range.begin; place < range.end && place < routes->n_places;
+         place++) {
         const float *x = op->x + (int64_t)routes->row[place] * n_cols;
         const int32_t expert = routes->owner[place];
         const struct act act = expert_act(op->out, routes, expert);
@@ -242,8 +243,8 @@ static uint64_t file_row_bytes(const struct weight *weight)
 }
 
 /* Rows [first, first + n) of tile `tile` of one expert; returns the file's bytes of the tile. */
-static uint64_t expert_tile(const struct expert_linear_args *args, const struct act *x, int32_t expert,
-                            int32_t tile, struct unit_range rows)
+static uint64_t expert_tile(const struct expert_linear_args *args, const struct act *x,
+                            int32_t expert, int32_t tile, struct unit_range rows)
 {
     const struct op_expert_linear *op = &args->op;
     int32_t p = 0;
@@ -281,8 +282,9 @@ static void expert_linear_chunk(const void *arguments, uint32_t chunk, struct la
     const int32_t expert = routes->touched[rank];
     const struct act x = expert_act(args->op.x, routes, expert);
     const int32_t begin = (int32_t)chunk % args->chunks_per_expert * args->tiles_per_chunk;
-    const int32_t end = begin + args->tiles_per_chunk < args->n_tiles ? begin + args->tiles_per_chunk
-                                                                      : args->n_tiles;
+    const int32_t end = begin + args->tiles_per_chunk < args->n_tiles
+                            ? begin + args->tiles_per_chunk
+                            : args->n_tiles;
     const int32_t row_bytes = x.n_cols / QUANT_BLOCK * ACT_BLOCK_BYTES;
     int32_t rows = ACT_CACHE_BYTES / (row_bytes > 0 ? row_bytes : 1) / PANEL_ROWS * PANEL_ROWS;
     rows = rows < PANEL_ROWS ? PANEL_ROWS : rows > LINEAR_MAX_ROWS ? LINEAR_MAX_ROWS : rows;
@@ -340,8 +342,8 @@ static void expert_swiglu_chunk(const void *arguments, uint32_t chunk, struct la
         const struct act act = expert_act(op->out, routes, expert);
         const int64_t at = (int64_t)place * n_cols + columns.begin;
         float *out = op->kinds & ACT_F32 ? act.f32 + (int64_t)row * n_cols + columns.begin : piece;
-        args->units.kernels->swiglu(op->gate + at, op->up + at, (int32_t)(columns.end - columns.begin),
-                                    out);
+        args->units.kernels->swiglu(op->gate + at, op->up + at,
+                                    (int32_t)(columns.end - columns.begin), out);
         if (op->kinds & ACT_Q8) {
             quantize_columns(args->units.kernels, out, &act, act.cap_rows, row, columns);
         }
