@@ -258,9 +258,9 @@ static void test_long_runs_of_marks(void **state)
         memcpy(text + 1 + 4 * i, "\xcc\x81\xcc\x96", 4); /* acute above (230), grave below (220) */
     }
     size_t n_ids = 0;
-    const int64_t begin = clock_now_ns();
+    const int64_t begin = clock_thread_cpu_ns();
     assert_int_equal(tokenizer_encode(tokenizer, text, 1 + 4 * N, 0, ids, 2 * N + 1, &n_ids), STATUS_OK);
-    const double ms = (double)(clock_now_ns() - begin) * 1e-6;
+    const double ms = (double)(clock_thread_cpu_ns() - begin) * 1e-6;
     assert_int_equal(n_ids, 2 * N);
     assert_int_equal(ids[0], 1); /* e and the first acute, over all the graves between */
     for (int i = 1; i < 2 * N; i++) {
@@ -580,11 +580,11 @@ static void test_a_megabyte(void **state)
                 text[at] = units[j][at % len];
             }
             size_t n_ids = 0;
-            const int64_t begin = clock_now_ns();
+            const int64_t begin = clock_thread_cpu_ns();
             if (tokenizer_encode(tokenizer, text, n_text, 0, NULL, 0, &n_ids) != STATUS_OK) {
                 fail_msg("%s: a megabyte of '%s': %s", files[i], units[j], status_message());
             }
-            const double ms = (double)(clock_now_ns() - begin) * 1e-6;
+            const double ms = (double)(clock_thread_cpu_ns() - begin) * 1e-6;
             worst = ms > worst ? ms : worst;
             assert_true(n_ids > 0);
             if (ms > 1000 && !SANITIZED) {
