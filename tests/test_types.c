@@ -262,6 +262,48 @@ static void weight_sizes_refuse_what_cannot_be(void **state)
     assert_true(backend_weight_bytes(TENSOR_F32, 17, 48) >= 17 * 48 * 4);
 }
 
+/* One element of a row of floats, or one scale of a row of blocks, that is no number is found; the
+ * largest and smallest numbers are numbers. */
+static void what_is_no_number_is_found(void **state)
+{
+    (void)state;
+    static const struct { enum tensor_type type; int bytes; uint32_t nan, inf, largest; } FLOATS[] = {
+        { TENSOR_F32, 4, 0x7fc00000u, 0xff800000u, 0x7f7fffffu },
+        { TENSOR_F16, 2, 0x7c01u, 0xfc00u, 0xfbffu },
+        { TENSOR_BF16, 2, 0xffc1u, 0x7f80u, 0x7f7fu },
+    };
+    static const struct { enum tensor_type type; int place; } SCALES[] = {
+        { TENSOR_Q8_0, 0 },  { TENSOR_Q4_0, 0 },  { TENSOR_Q4_1, 2 },  { TENSOR_Q5_0, 0 },
+        { TENSOR_Q5_1, 2 },  { TENSOR_Q2_K, 80 }, { TENSOR_Q2_K, 82 }, { TENSOR_Q3_K, 108 },
+        { TENSOR_Q4_K, 0 },  { TENSOR_Q4_K, 2 },  { TENSOR_Q5_K, 2 },  { TENSOR_Q6_K, 208 },
+    };
+    unsigned char row[2048];
+    for (size_t f = 0; f < sizeof FLOATS / sizeof FLOATS[0]; f++) {
+        for (int n = 1; n <= 19; n++) {
+            for (int i = 0; i < n; i++) {
+                memset(row, 0x3b, sizeof row); /* 0.002 or so in each of the three */
+                memcpy(row + i * FLOATS[f].bytes, &FLOATS[f].largest, (size_t)FLOATS[f].bytes);
+                assert_true(tensor_row_is_finite(FLOATS[f].type, row, n));
+                memcpy(row + i * FLOATS[f].bytes, &FLOATS[f].nan, (size_t)FLOATS[f].bytes);
+                assert_false(tensor_row_is_finite(FLOATS[f].type, row, n));
+                assert_true(tensor_row_is_finite(FLOATS[f].type, row, i)); /* looks no further */
+                memcpy(row + i * FLOATS[f].bytes, &FLOATS[f].inf, (size_t)FLOATS[f].bytes);
+                assert_false(tensor_row_is_finite(FLOATS[f].type, row, n));
+            }
+        }
+    }
+    for (size_t t = 0; t < sizeof SCALES / sizeof SCALES[0]; t++) {
+        const struct tensor_type_info *info = tensor_type_info((uint32_t)SCALES[t].type);
+        for (uint32_t block = 0; block < 3; block++) {
+            const uint16_t inf = 0x7c00;
+            memset(row, 0x3b, sizeof row);
+            assert_true(tensor_row_is_finite(SCALES[t].type, row, 3 * info->block_elems));
+            memcpy(row + block * info->block_bytes + (uint32_t)SCALES[t].place, &inf, 2);
+            assert_false(tensor_row_is_finite(SCALES[t].type, row, 3 * info->block_elems));
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +316,7 @@ int main(void)
         cmocka_unit_test(quantising_gives_the_golden_blocks),
         cmocka_unit_test(sixteen_bits_come_back),
         cmocka_unit_test(blocks_survive_what_is_no_number),
+        cmocka_unit_test(what_is_no_number_is_found),
         cmocka_unit_test(weight_sizes_refuse_what_cannot_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
