@@ -191,10 +191,12 @@ $(TANDEM): $(call obj,$(CLI_SRC)) $(LIB)
 	$(call say,link,$@)
 	$(SHOW)$(CC) $(CFLAGS_ALL) $(call obj,$(CLI_SRC)) $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI)
 
-# One test program per file tests/test_NAME.c.
+# One test program per file tests/test_NAME.c. TEST_OBJ: what one of them needs of the program itself.
+$(BUILD)/tests/test_conversion: TEST_OBJ := $(call obj,$(filter-out cli/main.c,$(CLI_SRC)))
+$(BUILD)/tests/test_conversion: $(call obj,$(filter-out cli/main.c,$(CLI_SRC)))
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(call obj,$(TEST_SUPPORT)) $(LIB)
 	$(call say,link,$@)
-	$(SHOW)$(CC) $(CFLAGS_ALL) $< $(call obj,$(TEST_SUPPORT)) $(LIB) -o $@ \
+	$(SHOW)$(CC) $(CFLAGS_ALL) $< $(call obj,$(TEST_SUPPORT)) $(TEST_OBJ) $(LIB) -o $@ \
 	    $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI) -lcmocka
 
 $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIB)

@@ -11,12 +11,19 @@
 
 #include "tokenizer/tokenizer.h"
 
-enum { FOLDER_PATH_CAP = 4096, MAX_JSON_BYTES = 256 << 20, FILLER_BYTES = 16 };
+enum { FOLDER_PATH_CAP = 4096, MAX_JSON_BYTES = 256 << 20, MAX_TEMPLATE_BYTES = 1 << 20, FILLER_BYTES = 16 };
 
 #define GPT4_HEAD "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
 #define GPT4_TAIL "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /* ---- files ---- */
+
+static enum status path_of(const char *folder, const char *name, char path[FOLDER_PATH_CAP])
+{
+    return snprintf(path, FOLDER_PATH_CAP, "%s/%s", folder, name) < FOLDER_PATH_CAP
+               ? STATUS_OK
+               : status_fail(STATUS_INVALID, "a path of more than %d bytes", FOLDER_PATH_CAP - 1);
+}
 
 /* *out NULL when the file is not there and need not be. */
 static enum status load_json(const char *folder, const char *name, json_t **out)
@@ -24,9 +31,7 @@ static enum status load_json(const char *folder, const char *name, json_t **out)
     char path[FOLDER_PATH_CAP];
     json_error_t error;
     *out = NULL;
-    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path) {
-        return status_fail(STATUS_INVALID, "a path of more than %d bytes", FOLDER_PATH_CAP - 1);
-    }
+    TRY(path_of(folder, name, path));
     if (access(path, F_OK) != 0) {
         return STATUS_OK;
     }
@@ -47,6 +52,29 @@ static enum status load_json(const char *folder, const char *name, json_t **out)
     return json_is_object(*out) ? STATUS_OK
                                 : status_fail(STATUS_INVALID, "%s: line %d: %s", path, *out ? 1 : error.line,
                                               *out ? "expected an object" : error.text);
+}
+
+/* chat_template.jinja; the template stays NULL when it is not there. */
+static enum status load_template(struct folder_vocab *self, const char *folder)
+{
+    char path[FOLDER_PATH_CAP];
+    TRY(path_of(folder, "chat_template.jinja", path));
+    FILE *file = fopen(path, "rb");
+    if (!file) {
+        return errno == ENOENT ? STATUS_OK : status_fail(STATUS_IO, "cannot open %s: %s", path, strerror(errno));
+    }
+    self->template_bytes = mem_alloc(MAX_TEMPLATE_BYTES + 1, 1);
+    const size_t n = self->template_bytes ? fread(self->template_bytes, 1, MAX_TEMPLATE_BYTES + 1, file) : 0;
+    const int failed = ferror(file);
+    fclose(file);
+    if (!self->template_bytes) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for %s", path);
+    }
+    if (failed || n > MAX_TEMPLATE_BYTES) {
+        return status_fail(STATUS_INVALID, "%s: expected a file of at most %d bytes", path, MAX_TEMPLATE_BYTES);
+    }
+    self->template = (struct model_text){ self->template_bytes, (uint32_t)n };
+    return STATUS_OK;
 }
 
 static struct model_text text_of(const json_t *string)
@@ -276,6 +304,21 @@ static int32_t template_token(const struct folder_vocab *self, int at_end)
     return find_token(self, json_object_get(json_object_get(step, "SpecialToken"), "id"));
 }
 
+/* A text, or the one named "default" in a list of texts with names. */
+static struct model_text config_template(const json_t *config)
+{
+    const json_t *entry = json_object_get(config, "chat_template"), *named;
+    size_t i;
+    json_array_foreach(entry, i, named) {
+        const char *name = json_string_value(json_object_get(named, "name"));
+        if (name && strcmp(name, "default") == 0) {
+            entry = json_object_get(named, "template");
+            break;
+        }
+    }
+    return json_is_string(entry) ? text_of(entry) : (struct model_text){ NULL, 0 };
+}
+
 static void put_ids(struct folder_vocab *self, const struct model_config *config)
 {
     struct model_vocab *vocab = &self->vocab;
@@ -297,10 +340,7 @@ static void put_ids(struct folder_vocab *self, const struct model_config *config
             vocab->eot_id = config->eos_ids[i];
         }
     }
-    const json_t *chat = json_object_get(self->config, "chat_template");
-    if (json_is_string(chat)) {
-        vocab->chat_template = text_of(chat);
-    }
+    vocab->chat_template = self->template.bytes ? self->template : config_template(self->config);
 }
 
 /* ---- the door ---- */
@@ -340,6 +380,7 @@ enum status folder_vocab_init(struct folder_vocab *self, const char *folder, con
         return STATUS_OK;
     }
     TRY(load_json(folder, "tokenizer_config.json", &self->config));
+    TRY(load_template(self, folder));
     TRY(find_kind(self));
     TRY(take_memory(self, config));
     TRY(put_tokens(self));
@@ -354,6 +395,7 @@ enum status folder_vocab_init(struct folder_vocab *self, const char *folder, con
 
 void folder_vocab_deinit(struct folder_vocab *self)
 {
+    mem_free(self->template_bytes);
     mem_free(self->spelled);
     mem_free(self->merges);
     mem_free(self->scores);

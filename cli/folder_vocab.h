@@ -9,6 +9,8 @@
 struct folder_vocab {
     struct model_vocab vocab;          /* points into the rest */
     json_t *tokenizer, *config;        /* tokenizer.json, tokenizer_config.json (may be NULL) */
+    struct model_text template;        /* chat_template.jinja; bytes NULL: none */
+    char *template_bytes;
     struct model_text *tokens;         /* [vocab.n_tokens] */
     struct model_text *merges;         /* [vocab.n_merges] */
     char *spelled;                     /* texts that JSON holds otherwise: pairs, fillers */

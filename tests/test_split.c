@@ -10,119 +10,21 @@
 
 #include <cmocka.h>
 
-#include "model/gguf.h"
 #include "model/source.h"
 #include "tests/golden.h"
 #include "tests/hostile_gguf.h"
 #include "tests/model_rig.h"
 #include "tests/small_folder.h"
+#include "tests/split_gguf.h"
 
 static const char *const STORIES = "models/stories15M.Q8_0.gguf";
 enum { N = 12, MAX_PARTS = 8 };
-
-/* What is wrong with the parts; zero: nothing. */
-struct change {
-    int missing;          /* this part is not there */
-    int repeats;          /* this part is a copy of the one before it */
-    uint32_t n_tensors;   /* split.tensors.count says so, if not 0 */
-    uint32_t count;       /* split.count of the second part says so, if not 0 */
-    int twice;            /* the last part holds a tensor of the first */
-    const char *pattern;  /* how parts are named */
-};
-
-/* Where the tensor infos begin. */
-static size_t end_of_keys(const struct gguf *gguf)
-{
-    const unsigned char *at = gguf->keys[gguf->n_keys - 1].data;
-    const char *name = gguf->tensors[0].name;
-    const uint64_t n = strlen(name);
-    for (;; at++) {
-        assert_true(at + 8 + n < gguf->bytes + gguf->n_bytes);
-        if (memcmp(at, &n, 8) == 0 && memcmp(at + 8, name, n) == 0) {
-            return (size_t)(at - gguf->bytes);
-        }
-    }
-}
-
-static uint64_t up(uint64_t bytes) { return (bytes + 31) & ~UINT64_C(31); }
-
-/* Tensors [first, first + n) of the file as part `no`; the first part holds the keys. */
-static struct bytes make_part(const struct gguf *gguf, int no, int n_parts, uint32_t first,
-                              uint32_t n, const struct change *change)
-{
-    struct bytes part = { 0 };
-    const bool twice = change->twice && no == n_parts - 1;
-    uint64_t offset = 0;
-    bytes_put_header(&part, 3, n + (twice ? 1 : 0), (no == 0 ? gguf->n_keys : 0) + 3);
-    if (no == 0) {
-        bytes_put(&part, gguf->bytes + 24, end_of_keys(gguf) - 24);
-    }
-    bytes_put_key_u32(&part, "split.no", (uint32_t)no);
-    bytes_put_key_u32(&part, "split.count",
-                      no == 1 && change->count > 0 ? change->count : (uint32_t)n_parts);
-    bytes_put_key_u32(&part, "split.tensors.count",
-                      change->n_tensors > 0 ? change->n_tensors : gguf->n_tensors);
-    for (uint32_t i = first; i < first + n + (twice ? 1 : 0); i++) {
-        const struct model_tensor_info *info = &gguf->tensors[i < first + n ? i : 0];
-        uint64_t dims[MODEL_MAX_DIMS];
-        for (int32_t d = 0; d < info->n_dims; d++) {
-            dims[d] = (uint64_t)info->dims[d];
-        }
-        bytes_put_tensor(&part, info->name, (uint32_t)info->n_dims, dims, info->type, offset);
-        offset += up(info->bytes);
-    }
-    bytes_pad(&part, 32);
-    for (uint32_t i = first; i < first + n + (twice ? 1 : 0); i++) {
-        const uint32_t from = i < first + n ? i : 0;
-        bytes_put(&part, gguf->bytes + gguf->tensor_begin[from], gguf->tensors[from].bytes);
-        bytes_pad(&part, 32);
-    }
-    return part;
-}
-
-static void part_name(char *name, size_t cap, const struct change *change, int no, int n_parts)
-{
-    snprintf(name, cap, change->pattern ? change->pattern : "m-%05d-of-%05d.gguf", no + 1, n_parts);
-}
-
-/* The first part of three holds only keys, as other programs make them too. */
-static void write_parts(const struct small_folder *out, const unsigned char *whole, size_t n_whole,
-                        int n_parts, const struct change *change)
-{
-    struct gguf gguf = { .label = "whole" };
-    struct bytes last = { 0 };
-    assert_int_equal(gguf_parse(&gguf, whole, n_whole), STATUS_OK);
-    for (int no = 0; no < n_parts; no++) {
-        const uint32_t n_all = gguf.n_tensors, parts = (uint32_t)n_parts - 1, at = (uint32_t)no;
-        const uint32_t first = no == 0 ? 0 : n_all * (at - 1) / parts;
-        const uint32_t n = no == 0 ? 0 : n_all * at / parts - first;
-        char name[64];
-        struct bytes part = make_part(&gguf, no, n_parts, first, n, change);
-        const struct bytes *written = change->repeats == no && no > 0 ? &last : &part;
-        part_name(name, sizeof name, change, no, n_parts);
-        if (!(change->missing == no && no > 0)) {
-            small_folder_put(out, name, written->data, written->n);
-        }
-        bytes_free(&last);
-        last = part;
-    }
-    bytes_free(&last);
-    gguf_deinit(&gguf);
-}
 
 static unsigned char *read_whole(const char *path, size_t *n)
 {
     unsigned char *bytes = golden_read_file(path, n);
     assert_non_null(bytes);
     return bytes;
-}
-
-static void first_path(const struct small_folder *out, const struct change *change, int n_parts,
-                       int no, char path[512])
-{
-    char name[64];
-    part_name(name, sizeof name, change, no, n_parts);
-    snprintf(path, 512, "%s/%s", out->path, name);
 }
 
 struct answer { uint64_t digest; float *logits; size_t n_floats; };
@@ -158,10 +60,10 @@ static void test_split_equals_whole(void **state)
     for (size_t i = 0; i < sizeof PARTS / sizeof PARTS[0]; i++) {
         struct small_folder out;
         char path[512];
-        const struct change none = { 0 };
+        const struct split_change none = { 0 };
         small_folder_begin(&out);
-        write_parts(&out, whole, n, PARTS[i], &none);
-        first_path(&out, &none, PARTS[i], 0, path);
+        split_gguf_write(&out, whole, n, PARTS[i], &none);
+        split_gguf_path(&out, &none, PARTS[i], 0, path);
         const struct answer parts = answer_of(path);
         assert_true(one.digest == parts.digest);
         assert_memory_equal(one.logits, parts.logits, one.n_floats * sizeof(float));
@@ -181,10 +83,10 @@ static void test_split_becomes_whole(void **state)
     struct small_folder out;
     struct model_source *source;
     char path[512], again[512];
-    const struct change none = { 0 };
+    const struct split_change none = { 0 };
     small_folder_begin(&out);
-    write_parts(&out, whole, n, 3, &none);
-    first_path(&out, &none, 3, 0, path);
+    split_gguf_write(&out, whole, n, 3, &none);
+    split_gguf_path(&out, &none, 3, 0, path);
     snprintf(again, sizeof again, "%s/again.gguf", out.path);
     assert_int_equal(model_source_open(path, &source), STATUS_OK);
     assert_int_equal(model_source_vocab(source)->n_tokens, 32000);
@@ -199,7 +101,7 @@ static void test_split_becomes_whole(void **state)
     golden_free(whole);
 }
 
-static void refused(const struct change *change, int open_no, enum status status, const char *words)
+static void refused(const struct split_change *change, int open_no, enum status status, const char *words)
 {
     size_t n;
     unsigned char *whole = read_whole(STORIES, &n);
@@ -207,8 +109,8 @@ static void refused(const struct change *change, int open_no, enum status status
     struct model_source *source;
     char path[512];
     small_folder_begin(&out);
-    write_parts(&out, whole, n, 3, change);
-    first_path(&out, change, 3, open_no, path);
+    split_gguf_write(&out, whole, n, 3, change);
+    split_gguf_path(&out, change, 3, open_no, path);
     const enum status found = model_source_open(path, &source);
     if (found != status || !strstr(status_message(), words)) {
         print_error("expected \"%s\", found %s: %s\n", words, status_name(found), status_message());
@@ -219,7 +121,7 @@ static void refused(const struct change *change, int open_no, enum status status
     small_folder_remove(&out);
     golden_free(whole);
 }
-#define CHANGE(...) (&(const struct change){ __VA_ARGS__ })
+#define CHANGE(...) (&(const struct split_change){ __VA_ARGS__ })
 
 static void test_wrong_parts(void **state)
 {
