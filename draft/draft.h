@@ -1,33 +1,118 @@
 /* draft: what proposes tokens. A draft is a table of functions; each kind is one file. A draft may
  * fail, the answer may not: any error becomes "0 proposed" (I9). Step thread only.
+ *
+ *     propose   asks of all sequences of a step at once → a proposal each
+ *     observe   what the target made of them
+ *     forget    a sequence leaves (ended, or preempted: its epoch rises)
+ *
+ * A proposal is a tree of tokens; a chain is the common case. With the coupled rule a draft guesses the
+ * target's own choice, so it draws with the target's noise (sampling.h, purpose 0); nothing it says can
+ * change the text. With the rejection rule it says from which distribution it drew.
  */
 #ifndef DRAFT_DRAFT_H
 #define DRAFT_DRAFT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/base.h"
+#include "draft/calibration.h"
+#include "kvcache/kvcache.h"
+#include "sampling/sampling.h"
 #include "verify/verify.h"
 
-struct draft;
-struct draft_request {
-    uint64_t seq_id, epoch;
-    const int32_t *tokens; /* [n_tokens] committed tokens, the recovery token last */
-    int32_t n_tokens;
-    int32_t k_max;         /* how many proposals are wanted, at most */
+enum {
+    DRAFT_MAX_NODES = 16,  /* tokens of a proposal; K is at most this */
+    DRAFT_MAX_SOURCES = 4  /* different proposers behind one draft */
 };
+
+/* Node i follows node parent[i] < i, or the recovery token (-1). A chain: parent[i] = i - 1. The nodes
+ * of the chain that begins at node 0 come first, then side branches. */
+struct draft_proposal {
+    int32_t n;
+    int32_t token[DRAFT_MAX_NODES];
+    int8_t parent[DRAFT_MAX_NODES];
+    uint8_t source[DRAFT_MAX_NODES];          /* index into draft.source_name */
+    /* 0..1, what the source knows of how likely this token is right if those before it are: a model's
+     * probability, a count's share. Calibration maps it to acceptance (calibration.h). */
+    float hint[DRAFT_MAX_NODES];
+    /* Rejection rule: [n_vocab] the very distribution the token was drawn from, after the request's
+     * filters, in fp32; NULL: a point mass. The draft's, until the next propose. */
+    const float *prob[DRAFT_MAX_NODES];
+};
+
+/* One sequence's wish in a step. The caller fills all but the proposal. */
+struct draft_ask {
+    int32_t place;              /* 0..max_batch - 1, its own while it runs; reused by others afterwards */
+    uint64_t seq_id, epoch;     /* a place whose pair has changed holds another sequence */
+    int32_t *tokens;            /* [n_tokens + DRAFT_MAX_NODES] committed, the recovery token last; what
+                                 * lies behind them is free for the draft to write its chain into, so
+                                 * that a history of committed and proposed tokens is one array */
+    int32_t n_tokens, n_prompt;
+    const struct sampling_params *params;
+    const struct kv_table *table; /* the target's; pages from n_tokens - 1 on for k_max + 1 rows may be written */
+    int32_t k_max;              /* length of the longest chain wanted; 0 = nothing, and no work for it */
+    int32_t n_nodes_max;        /* nodes wanted, k_max for a chain */
+    float stop_below;           /* a node whose whole path survives with less than this is not worth a row */
+    bool wants_prob;            /* rejection rule: draw with COIN_DRAFT, and say from what */
+    struct draft_proposal proposal;
+};
+/* What became of an ask's proposal. */
+struct draft_verdict {
+    const struct draft_ask *ask;
+    int32_t n_accepted;         /* k */
+    const int8_t *path;         /* [n_accepted] the accepted nodes */
+    int32_t recovery_token;
+};
+/* A sequence that leaves. */
+struct draft_farewell {
+    int32_t place;
+    uint64_t seq_id, epoch;
+    const int32_t *tokens;      /* [n_tokens] all committed */
+    int32_t n_tokens, n_prompt;
+    uint64_t tenant;            /* salt under which outputs may be learned from */
+    bool is_finished;           /* false: preempted, it comes back */
+};
+
+struct draft;
 struct draft_kind {
     const char *name;
-    /* Fills proposed[0..k_max), returns how many (0 is always legal). */
-    int32_t (*propose)(struct draft *draft, const struct draft_request *request, int32_t *proposed);
-    void (*observe)(struct draft *draft, uint64_t seq_id, uint64_t epoch,
-                    const struct verify_outcome *outcome);
-    void (*forget)(struct draft *draft, uint64_t seq_id);
+    /* Fills each ask's proposal; n = 0 is always legal. May wait for the device. */
+    void (*propose)(struct draft *draft, struct draft_ask *asks, int32_t n_asks);
+    void (*observe)(struct draft *draft, const struct draft_verdict *verdicts, int32_t n_verdicts);
+    void (*forget)(struct draft *draft, const struct draft_farewell *farewell);
     void (*destroy)(struct draft *draft);
 };
-struct draft { const struct draft_kind *kind; };
+struct draft {
+    const struct draft_kind *kind;
+    int32_t n_sources;
+    const char *source_name[DRAFT_MAX_SOURCES]; /* "ngram", "model", ... */
+    struct calibration calibration[DRAFT_MAX_SOURCES]; /* fed by the scheduler's policy */
+    int32_t context;            /* positions it can propose for; beyond them K = 0 */
+};
 
-/* name as in --draft: "none". Unknown names are refused, listing those there are. */
-enum status draft_create(const char *name, struct draft **out);
+/* What every kind is told. Sizes bound everything it takes, all at creation. */
+struct draft_options {
+    int32_t n_vocab;            /* the target's */
+    int32_t context;            /* positions of a sequence, the target's */
+    int32_t max_batch;          /* places */
+    int32_t k_max;              /* of any ask, at most DRAFT_MAX_NODES */
+    bool wants_prob;            /* some asks will */
+};
+
+/* ---- kinds, one file each ---- */
+enum status draft_none_create(struct draft **out);
+
+/* none.c: a proposal of nothing, and verdicts nobody needs */
+void draft_observe_nothing(struct draft *draft, const struct draft_verdict *verdicts, int32_t n_verdicts);
+void draft_forget_nothing(struct draft *draft, const struct draft_farewell *farewell);
+
+/* A chain of n tokens of one source; hints [n] or NULL (0.5). */
+void draft_proposal_chain(struct draft_proposal *proposal, const int32_t *tokens, int32_t n,
+                          uint8_t source, const float *hints);
+/* Nodes that can stand: ids within the vocabulary, parents before children. The first n that do. */
+int32_t draft_proposal_n_valid(const struct draft_proposal *proposal, int32_t n_vocab);
+/* Length of the chain that begins at node 0: nodes 0..length-1 follow each other. */
+int32_t draft_proposal_chain_len(const struct draft_proposal *proposal);
 
 #endif

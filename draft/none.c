@@ -1,21 +1,22 @@
 /* none: plain decoding. It proposes nothing, so every round is one row and its recovery token. */
-#include "draft/registry.h"
+#include "draft/draft.h"
 
-static int32_t none_propose(struct draft *draft, const struct draft_request *request, int32_t *proposed)
+void draft_observe_nothing(struct draft *draft, const struct draft_verdict *verdicts, int32_t n_verdicts)
 {
-    (void)draft, (void)request, (void)proposed;
-    return 0;
+    (void)draft, (void)verdicts, (void)n_verdicts;
 }
 
-static void none_observe(struct draft *draft, uint64_t seq_id, uint64_t epoch,
-                         const struct verify_outcome *outcome)
+void draft_forget_nothing(struct draft *draft, const struct draft_farewell *farewell)
 {
-    (void)draft, (void)seq_id, (void)epoch, (void)outcome;
+    (void)draft, (void)farewell;
 }
 
-static void none_forget(struct draft *draft, uint64_t seq_id)
+static void none_propose(struct draft *draft, struct draft_ask *asks, int32_t n_asks)
 {
-    (void)draft, (void)seq_id;
+    (void)draft;
+    for (int32_t i = 0; i < n_asks; i++) {
+        asks[i].proposal.n = 0;
+    }
 }
 
 static void none_destroy(struct draft *draft)
@@ -28,11 +29,11 @@ enum status draft_none_create(struct draft **out)
     static const struct draft_kind kind = {
         .name = "none",
         .propose = none_propose,
-        .observe = none_observe,
-        .forget = none_forget,
+        .observe = draft_observe_nothing,
+        .forget = draft_forget_nothing,
         .destroy = none_destroy,
     };
-    static struct draft none = { &kind }; /* has no state, so one serves all */
+    static struct draft none = { .kind = &kind, .context = INT32_MAX }; /* has no state, so one serves all */
     *out = &none;
     return STATUS_OK;
 }

@@ -38,7 +38,10 @@ struct td_engine;
 /* All fields have a default: start from td_engine_options_init(). Strings are borrowed for the call. */
 struct td_engine_options {
     const char *target;        /* GGUF file or "synth:..."; required */
-    const char *draft;         /* "none" */
+    const char *draft;         /* "none", "auto", "ngram", "suffix", "layerskip", a model; "a,b": several */
+    const char *draft_vocab;   /* ids a model draft may propose: how many frequent ones, or a file; NULL = all */
+    const char *verify;        /* "coupled", "rejection" */
+    int32_t k;                 /* tokens drafted a round, 0..16; < 0: as many as pay (default) */
     const char *target_device; /* "cpu", "cpu:0-3"; NULL = threads below */
     const char *isa;           /* "scalar", "avx2", "avx512"; NULL = best */
     const char *plan;          /* "exact" */
@@ -62,22 +65,33 @@ void td_engine_options_init(struct td_engine_options *options);
 enum td_status td_engine_open(const struct td_engine_options *options, struct td_engine **out);
 void td_engine_close(struct td_engine *engine); /* cancels what still runs; frees everything */
 
+enum { TD_MAX_DRAFTED = 16, TD_MAX_SOURCES = 4 };
 struct td_engine_info {
     const char *model_name, *architecture, *plan, *kv, *isa; /* live as long as the engine */
     uint64_t fingerprint;      /* model digest, conversion, KV type, plan, canonical version */
     uint64_t weight_bytes;     /* file format: what a pass reads */
     uint64_t resident_weight_bytes, kv_bytes, scratch_bytes;
+    const char *draft, *draft_sources[TD_MAX_SOURCES]; /* as opened; names behind it, NULL beyond the last */
     int32_t n_vocab, context, model_context, threads, n_layers, page;
     double load_seconds;
 };
 void td_engine_get_info(const struct td_engine *engine, struct td_engine_info *info);
 
+/* What was drafted, and what of it the target agreed with. Tokens cut by a stop count as neither. */
+struct td_draft_counts {
+    int64_t rounds, proposed, accepted; /* rounds: with at least one proposed */
+    int64_t accepted_by_position[TD_MAX_DRAFTED];
+    int64_t proposed_by_source[TD_MAX_SOURCES], accepted_by_source[TD_MAX_SOURCES];
+};
 /* Counters since open; a snapshot, from any thread. */
 struct td_engine_stats {
     uint64_t steps, target_passes, rows, committed_tokens, prompt_tokens, prefix_hit_tokens;
     uint64_t preemptions, cancelled, finished, failed;
     uint64_t scheduler_cpu_ns; /* step thread's CPU time outside passes and sampling */
     uint64_t pass_ns;          /* wall time inside target passes */
+    struct td_draft_counts drafted;
+    double speedup_vs_plain;   /* tokens/s over those of plain rounds, measured; 0 = not yet */
+    double draft_seconds, verify_seconds;
     int32_t running, waiting, pages_total, pages_free, pages_held, pages_cached;
 };
 void td_engine_get_stats(struct td_engine *engine, struct td_engine_stats *stats);
@@ -149,6 +163,7 @@ struct td_usage {
     uint64_t seed;             /* of this choice: alone with it, the request gives the same again */
     uint64_t logits_digest, fingerprint;
     int64_t prompt_tokens, cached_prompt_tokens, completion_tokens, target_passes;
+    struct td_draft_counts drafted;
     double queue_seconds, prefill_seconds, decode_seconds, first_token_seconds; /* from td_submit */
 };
 /* Pointers are valid until the next td_next_event on this engine. */

@@ -68,3 +68,9 @@ enum status sampling_params_check(const struct sampling_params *params, int32_t 
     }
     return check_biases(params, n_vocab);
 }
+
+bool sampling_uses_history(const struct sampling_params *params)
+{
+    return params->repetition_penalty != 1.0f || params->presence_penalty != 0.0f ||
+           params->frequency_penalty != 0.0f;
+}

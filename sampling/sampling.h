@@ -33,6 +33,8 @@ struct sampling_params {
     int32_t n_top_logprobs;     /* 0..20 alternatives to report; -1 = no logprobs at all */
 };
 void sampling_params_defaults(struct sampling_params *params);
+/* Whether a choice depends on the tokens before it, not on the logits alone. */
+bool sampling_uses_history(const struct sampling_params *params);
 /* STATUS_INVALID with the sentence when a value is out of range (n_vocab bounds the bias ids). */
 enum status sampling_params_check(const struct sampling_params *params, int32_t n_vocab);
 

@@ -43,52 +43,99 @@ static enum sequence_ending ending_after(struct sequence *seq, int32_t id)
     return seq->n_tokens >= request->context ? ENDING_CONTEXT : ENDING_NONE;
 }
 
-/* Walks the accepted tokens and the recovery token until one of them ends the text. Returns how many
- * were kept, at least one. */
-static int32_t keep_tokens(struct scheduler *s, const struct step_part *part,
-                           const struct verify_outcome *outcome, enum sequence_ending *ending)
+/* Walks the accepted tokens and the recovery token until one of them ends the text, at least one. */
+static enum sequence_ending keep_tokens(struct scheduler *s, struct step_part *part,
+                                        const struct draft_verdict *verdict)
 {
     struct sequence *seq = part->seq;
-    int32_t n_kept = 0;
-    *ending = ENDING_NONE;
-    while (n_kept <= outcome->n_accepted && *ending == ENDING_NONE) {
-        const struct sampling_choice *choice = &s->picks[part->first_logits + n_kept].choice;
+    enum sequence_ending ending = ENDING_NONE;
+    for (int32_t i = 0; i <= verdict->n_accepted && ending == ENDING_NONE; i++) {
+        const int8_t row = (int8_t)(i == 0 ? 0 : 1 + verdict->path[i - 1]);
+        const struct sampling_choice *choice = &s->picks[part->first_logits + row].choice;
         record_logprobs(seq, choice);
         seq->tokens[seq->n_tokens++] = choice->id; /* accepted means equal to the choice */
-        n_kept++;
-        *ending = ending_after(seq, choice->id);
+        part->row_of_token[part->n_committed++] = row;
+        ending = ending_after(seq, choice->id);
     }
-    return n_kept;
+    return ending;
 }
 
-/* The outcome, as far as the rows are numbers: beyond a bad row nothing is accepted, and if the bad
- * row is ever needed it will be the first of a later round. */
-static struct verify_outcome outcome_of(const struct scheduler *s, const struct step_part *part)
+/* The child of a node (-1: of the recovery token) that holds this token, -1 if there is none. */
+static int32_t child_with(const struct step_part *part, int32_t parent, int32_t token)
 {
-    int32_t target_token[SEQUENCE_MAX_PROPOSED + 1];
-    int32_t n_good = 0;
-    while (n_good < part->n_logits && s->picks[part->first_logits + n_good].status == STATUS_OK) {
-        target_token[n_good] = s->picks[part->first_logits + n_good].choice.id;
-        n_good++;
+    const struct draft_proposal *proposal = &part->ask->proposal;
+    for (int32_t node = parent + 1; node < part->n_nodes; node++) {
+        if (proposal->parent[node] == parent && proposal->token[node] == token) {
+            return node;
+        }
     }
-    ASSERT(n_good >= 1);
-    const struct sequence *seq = part->seq;
-    return verify_coupled(seq->tokens + seq->n_tokens, n_good - 1, target_token);
+    return -1;
 }
 
-static void commit_tokens(struct scheduler *s, struct step_part *part)
+/* From the recovery token down the tree as long as the target's choice is among the children. Beyond a
+ * row that is no number nothing is accepted; if that row is ever needed, it will be the first of a
+ * later round. Fills path [n_accepted]. */
+static struct draft_verdict verdict_of(const struct scheduler *s, const struct step_part *part, int8_t *path)
+{
+    struct draft_verdict verdict = { .ask = part->ask, .path = path };
+    int32_t node = -1;
+    for (;;) {
+        const struct step_pick *pick = &s->picks[part->first_logits + 1 + node];
+        verdict.recovery_token = pick->choice.id;
+        const int32_t next = child_with(part, node, pick->choice.id);
+        if (next < 0 || s->picks[part->first_logits + 1 + next].status != STATUS_OK) {
+            return verdict;
+        }
+        path[verdict.n_accepted++] = (int8_t)next;
+        node = next;
+    }
+}
+
+/* Tokens cut by a stop count as neither drafted nor accepted. */
+static void count_drafted(struct td_draft_counts *counts, const struct step_part *part,
+                          const struct draft_verdict *verdict)
+{
+    const struct draft_proposal *proposal = &part->ask->proposal;
+    const bool was_cut = part->n_committed <= verdict->n_accepted;
+    const int32_t n_accepted = was_cut ? part->n_committed : verdict->n_accepted;
+    counts->rounds++;
+    for (int32_t node = 0; node < part->n_nodes && !was_cut; node++) {
+        counts->proposed++;
+        counts->proposed_by_source[proposal->source[node]]++;
+    }
+    for (int32_t i = 0; i < n_accepted; i++) {
+        const int source = proposal->source[verdict->path[i]];
+        counts->proposed += was_cut;
+        counts->proposed_by_source[source] += was_cut;
+        counts->accepted++;
+        counts->accepted_by_source[source]++;
+        counts->accepted_by_position[i]++;
+    }
+}
+
+/* Nodes of the first chain lie where their tokens will; what was accepted beyond it is fed again (I3). */
+static int32_t n_kept_in_place(const struct draft_verdict *verdict)
+{
+    int32_t n = 0;
+    while (n < verdict->n_accepted && verdict->path[n] == n) {
+        n++;
+    }
+    return n;
+}
+
+static void move_lengths(const struct step_part *part, const struct draft_verdict *verdict, int32_t n_before)
+{
+    struct kv_table *table = part->seq->table;
+    const int32_t n_valid = n_before + n_kept_in_place(verdict);
+    kv_table_commit(table, part->n_committed);
+    const int32_t n_committed = kv_table_committed_len(table);
+    kv_table_set_cached(table, n_valid < n_committed ? n_valid : n_committed - 1); /* I2 */
+    kv_table_trim(table, n_committed + 1);
+}
+
+static void count_tokens(struct scheduler *s, const struct step_part *part)
 {
     struct sequence *seq = part->seq;
-    struct draft *draft = s->options.draft;
-    enum sequence_ending ending;
-    const struct verify_outcome outcome = outcome_of(s, part);
-    if (part->n_proposed > 0) {
-        draft->kind->observe(draft, seq->id, seq->epoch, &outcome);
-    }
-    part->n_committed = keep_tokens(s, part, &outcome, &ending);
-    kv_table_commit(seq->table, part->n_committed);
-    kv_table_set_cached(seq->table, kv_table_committed_len(seq->table) - 1); /* I2 */
-    kv_table_trim(seq->table, kv_table_committed_len(seq->table) + 1);
     s->stats.committed_tokens += (uint64_t)part->n_committed;
     if (seq->first_token_ns == 0 || part->n_rows > part->n_logits) {
         s->admission_blocked = false; /* siblings may have waited for the prompt */
@@ -96,6 +143,25 @@ static void commit_tokens(struct scheduler *s, struct step_part *part)
     if (seq->first_token_ns == 0) {
         seq->first_token_ns = clock_now_ns();
     }
+}
+
+static void commit_tokens(struct scheduler *s, struct step_part *part)
+{
+    struct sequence *seq = part->seq;
+    const int32_t n_before = seq->n_tokens;
+    int8_t path[DRAFT_MAX_NODES];
+    const struct draft_verdict verdict = verdict_of(s, part, path);
+    if (part->n_nodes > 0) {
+        s->options.draft->kind->observe(s->options.draft, &verdict, 1);
+        policy_observe_verdict(s->policy, &verdict);
+    }
+    const enum sequence_ending ending = keep_tokens(s, part, &verdict);
+    if (part->n_nodes > 0) {
+        count_drafted(&seq->drafted, part, &verdict);
+        count_drafted(&s->stats.drafted, part, &verdict);
+    }
+    move_lengths(part, &verdict, n_before);
+    count_tokens(s, part);
     scheduler_add_news(s, seq);
     if (ending != ENDING_NONE) {
         scheduler_finish(s, seq, ending);
@@ -119,4 +185,19 @@ void scheduler_commit_part(struct scheduler *s, struct step_part *part)
     } else {
         commit_tokens(s, part);
     }
+}
+
+void scheduler_observe_step(struct scheduler *s)
+{
+    struct policy_step step = { .longest_k = s->longest_k, .draft_ns = s->draft_ns,
+                                .verify_ns = s->verify_ns };
+    for (int32_t i = 0; i < s->n_parts; i++) {
+        const struct step_part *part = &s->parts[i];
+        const int32_t n_other_rows = part->n_rows - part->n_logits;
+        step.n_rows += part->n_rows;
+        step.n_other_rows += n_other_rows;
+        step.n_seqs += part->ask != NULL && n_other_rows == 0;
+        step.n_committed += n_other_rows == 0 ? part->n_committed : 0;
+    }
+    policy_observe_step(s->policy, &step);
 }

@@ -4,6 +4,7 @@
  *                              └── lane: the step thread is worker 0, others help
  */
 #include "scheduler/engine.h"
+#include "scheduler/engine_draft.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -105,7 +106,7 @@ static enum status open_scheduler(struct td_engine *engine, const struct td_engi
         .model = engine->model, .lane = engine->lane, .kv = plan->kv, .page_slots = plan->page_slots,
         .n_pages = plan->n_pages, .cap_rows = scheduler_cap_rows(&loop),
         .cap_logits = scheduler_cap_logits(&loop) }, &engine->target));
-    TRY(draft_create(options->draft != NULL ? options->draft : "none", &engine->draft));
+    TRY(engine_draft_open(engine, options));
     TRY(outbox_create(engine->tokenizer, engine->info.fingerprint, &engine->outbox));
     loop.target = engine->target;
     loop.draft = engine->draft;
@@ -194,9 +195,7 @@ void td_engine_close(struct td_engine *engine)
     scheduler_destroy(engine->scheduler);
     queue_destroy(engine->inbox);
     outbox_destroy(engine->outbox); /* and all requests */
-    if (engine->draft != NULL) {
-        engine->draft->kind->destroy(engine->draft);
-    }
+    engine_draft_close(engine);
     target_destroy(engine->target);
     text_close(engine->tokenizer);
     model_destroy(engine->model);

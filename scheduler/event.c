@@ -153,6 +153,7 @@ static void put_end(const struct event_writer *writer, const struct sequence *se
         .cached_prompt_tokens = seq->n_cached_prompt,
         .completion_tokens = sequence_n_generated(seq),
         .target_passes = seq->n_passes,
+        .drafted = seq->drafted,
         .queue_seconds = seconds_between(submitted, admitted),
         .prefill_seconds = seconds_between(admitted, first),
         .decode_seconds = seconds_between(first, end),

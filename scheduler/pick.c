@@ -23,7 +23,7 @@ static void pick_row(const void *args, uint32_t chunk, struct lane_worker *worke
 {
     struct scheduler *s = *(struct scheduler *const *)args;
     struct step_pick *pick = &s->picks[chunk];
-    const struct sequence *seq = pick->seq;
+    const struct sequence *seq = pick->part->seq;
     const int32_t scratch = scratch_acquire(s, worker->idx);
     pick->status = sampling_choose(s->backend, &seq->params, s->logits + (size_t)chunk * (size_t)s->n_vocab,
                                    s->n_vocab, seq->tokens, pick->position, pick->position,
@@ -34,15 +34,25 @@ static void pick_row(const void *args, uint32_t chunk, struct lane_worker *worke
     }
 }
 
+/* Position of the token that follows a node: behind its ancestors and itself. */
+static void list_picks(struct scheduler *s, const struct step_part *part)
+{
+    struct step_pick *pick = &s->picks[part->first_logits];
+    pick[0].part = part;
+    pick[0].position = part->seq->n_tokens;
+    for (int32_t node = 0; node < part->n_nodes; node++) {
+        pick[1 + node].part = part;
+        pick[1 + node].position = pick[1 + part->ask->proposal.parent[node]].position + 1;
+    }
+}
+
 void scheduler_pick_all(struct scheduler *s)
 {
     uint32_t n_rows = 0;
     for (int32_t i = 0; i < s->n_parts; i++) {
-        const struct step_part *part = &s->parts[i];
-        for (int32_t row = 0; row < part->n_logits; row++, n_rows++) {
-            struct step_pick *pick = &s->picks[part->first_logits + row];
-            pick->seq = part->seq;
-            pick->position = part->seq->n_tokens + row;
+        if (s->parts[i].n_logits > 0) {
+            list_picks(s, &s->parts[i]);
+            n_rows += (uint32_t)s->parts[i].n_logits;
         }
     }
     if (n_rows > 0) {
@@ -57,9 +67,9 @@ static void digest_part(const void *args, uint32_t chunk, struct lane_worker *wo
     const struct step_part *part = &s->parts[chunk];
     const size_t n_vocab = (size_t)s->n_vocab;
     (void)worker;
-    if (part->n_committed > 0) {
-        digest_update(&part->seq->digest, s->logits + (size_t)part->first_logits * n_vocab,
-                      (size_t)part->n_committed * n_vocab * sizeof *s->logits);
+    for (int32_t i = 0; i < part->n_committed; i++) {
+        const size_t row = (size_t)(part->first_logits + part->row_of_token[i]);
+        digest_update(&part->seq->digest, s->logits + row * n_vocab, n_vocab * sizeof *s->logits);
     }
 }
 

@@ -15,14 +15,17 @@ static int32_t min_i32(int32_t a, int32_t b)
     return a < b ? a : b;
 }
 
+/* The tokens left to feed, and as many proposals behind them as a round may have rows for: within the
+ * request, within the context of the draft, and none where the prompt's end is only now reached. */
 static struct wish wish_of(const struct scheduler *s, const struct sequence *seq)
 {
+    const int32_t k_max = s->options.k_max;
     const int32_t left = kv_table_committed_len(seq->table) - kv_table_cached_len(seq->table);
+    const int32_t n_more = seq->request->max_new - sequence_n_generated(seq);
     ASSERT(left >= 1); /* I2 */
-    if (left == 1) {
-        const int32_t n_more = seq->request->max_new - sequence_n_generated(seq);
-        return (struct wish){ .n_rows = 1, .n_proposed = min_i32(s->options.k_max, n_more - 1),
-                              .reaches_end = true };
+    if (left == 1 || (left <= k_max && sequence_n_generated(seq) > 0)) { /* a side branch was accepted */
+        const int32_t k = min_i32(k_max + 1 - left, min_i32(n_more - 1, s->options.draft->context - seq->n_tokens));
+        return (struct wish){ .n_rows = left, .n_proposed = k > 0 ? k : 0, .reaches_end = true };
     }
     const int32_t n_rows = min_i32(left, s->prefill_left);
     return (struct wish){ .n_rows = n_rows, .n_budget = n_rows, .reaches_end = n_rows == left };
@@ -60,46 +63,30 @@ static bool take_pages_or_preempt(struct scheduler *s, struct sequence *seq, str
     return true;
 }
 
-/* Valid ids only, up to the first that is not; a draft's nonsense is no proposal (I9). */
-static int32_t propose(struct scheduler *s, struct sequence *seq, int32_t k)
+/* What the draft will be asked for; the policy may want less. */
+static void fill_ask(struct scheduler *s, struct step_part *part, const struct wish *wish)
 {
-    if (k == 0) {
-        return 0;
-    }
-    int32_t *proposed = seq->tokens + seq->n_tokens;
-    const struct draft_request request = {
-        .seq_id = seq->id, .epoch = seq->epoch, .tokens = seq->tokens, .n_tokens = seq->n_tokens,
-        .k_max = k,
-    };
-    const int32_t n = min_i32(k, s->options.draft->kind->propose(s->options.draft, &request, proposed));
-    int32_t n_valid = 0;
-    while (n_valid < n && proposed[n_valid] >= 0 && proposed[n_valid] < s->n_vocab) {
-        n_valid++;
-    }
-    return n_valid;
-}
-
-static void add_part(struct scheduler *s, struct sequence *seq, const struct wish *wish)
-{
-    const int32_t cached = kv_table_cached_len(seq->table);
-    struct step_part *part = &s->parts[s->n_parts++];
-    *part = (struct step_part){ .seq = seq, .n_rows = wish->n_rows };
-    if (wish->reaches_end) {
-        part->n_proposed = propose(s, seq, wish->n_proposed);
-        part->n_rows += part->n_proposed;
-        part->n_logits = part->n_proposed + 1;
-        kv_table_propose(seq->table, part->n_proposed);
-    }
-    part->first_logits = batch_add(s->batch, &(struct batch_part){
-        .tokens = seq->tokens + cached, .table = seq->table, .first_position = cached,
-        .n_rows = part->n_rows, .n_logits = part->n_logits });
+    struct sequence *seq = part->seq;
+    struct draft_ask *ask = &s->asks[s->n_asks++];
+    ask->place = seq->table_idx;
+    ask->seq_id = seq->id;
+    ask->epoch = seq->epoch;
+    ask->tokens = seq->tokens;
+    ask->n_tokens = seq->n_tokens;
+    ask->n_prompt = seq->request->n_prompt;
+    ask->params = &seq->params;
+    ask->table = seq->table;
+    ask->k_max = ask->n_nodes_max = wish->n_proposed;
+    ask->stop_below = 0.0f;
+    ask->wants_prob = s->options.rule == VERIFY_REJECTION;
+    ask->proposal.n = 0;
+    part->ask = ask;
 }
 
 void scheduler_plan(struct scheduler *s)
 {
-    s->n_parts = s->n_copies = 0;
+    s->n_parts = s->n_asks = s->n_copies = 0;
     s->prefill_left = s->options.prefill_chunk;
-    batch_clear(s->batch);
     for (struct lineup_item *item = s->running.first; item != NULL; item = item->after) {
         struct sequence *seq = sequence_of(item);
         struct wish wish = wish_of(s, seq);
@@ -110,6 +97,11 @@ void scheduler_plan(struct scheduler *s)
             return; /* it was the last in line */
         }
         s->prefill_left -= wish.n_budget;
-        add_part(s, seq, &wish);
+        struct step_part *part = &s->parts[s->n_parts++];
+        *part = (struct step_part){ .seq = seq, .n_rows = wish.n_rows,
+                                    .first_position = kv_table_cached_len(seq->table) };
+        if (wish.reaches_end) {
+            fill_ask(s, part, &wish);
+        }
     }
 }

@@ -2,6 +2,7 @@
 #ifndef SCHEDULER_PRIVATE_H
 #define SCHEDULER_PRIVATE_H
 
+#include "scheduler/policy.h"
 #include "scheduler/request.h"
 #include "scheduler/scheduler.h"
 #include "verify/verify.h"
@@ -9,16 +10,21 @@
 /* What one sequence has in this step; membership is frozen from plan to commit. */
 struct step_part {
     struct sequence *seq;
+    int32_t first_position; /* of its rows: what was cached */
     int32_t n_rows;
-    int32_t n_proposed;    /* K; proposals lie in seq->tokens after the committed ones */
+    struct draft_ask *ask; /* NULL: a chunk that does not reach the prompt's end */
+    int32_t n_nodes;       /* proposed and kept; they lie in seq->tokens after the committed ones */
     int32_t first_logits;  /* place of the first logits row */
-    int32_t n_logits;      /* 0 (a chunk that does not reach the prompt's end) or K + 1 */
-    int32_t n_committed;   /* set by commit: as many logits rows chose a committed token */
+    int32_t n_logits;      /* 0 without an ask, else n_nodes + 1 */
+    /* ---- set by commit: the row that chose each committed token, by place among the part's logits
+     * rows (0, then 1 + node), and how many */
+    int8_t row_of_token[DRAFT_MAX_NODES + 1];
+    int32_t n_committed;
 };
 
 /* The target's choice for one logits row. */
 struct step_pick {
-    const struct sequence *seq;
+    const struct step_part *part;
     int32_t position;      /* of the token being chosen */
     enum status status;
     char error[SEQUENCE_ERROR_CAP];
@@ -32,8 +38,9 @@ struct scheduler {
     struct kv_pool *pool;
     struct kv_prefix *prefix;      /* NULL when off */
     struct kv_table **tables;      /* [max_batch] owned */
-    struct kv_table **free_tables; /* [max_batch], n_free_tables used */
-    int32_t n_free_tables;
+    int32_t *free_places;          /* [max_batch], n_free_places used: tables nobody has */
+    int32_t n_free_places;
+    struct policy *policy;
 
     struct lineup waiting, running;
     uint64_t last_arrival, last_sequence_id;
@@ -44,6 +51,10 @@ struct scheduler {
     struct batch *batch;
     struct step_part *parts;       /* [max_batch] */
     int32_t n_parts;
+    struct draft_ask *asks;        /* [max_batch] of the parts that choose a token, in their order */
+    int32_t n_asks;
+    int32_t longest_k;             /* asked for in this step */
+    int64_t draft_ns, verify_ns;   /* of this step */
     struct kv_copy *copies;        /* [cap_rows] */
     int32_t n_copies;
     int32_t prefill_left;          /* of the token budget */
@@ -69,8 +80,12 @@ void scheduler_publish(struct scheduler *scheduler, struct sequence *seq);
 void scheduler_add_news(struct scheduler *scheduler, struct sequence *seq);
 
 /* ---- plan.c ---- */
-/* Fills parts, copies and batch. */
+/* Fills parts, asks and copies: who takes part, with what pages. */
 void scheduler_plan(struct scheduler *scheduler);
+
+/* ---- propose.c ---- */
+/* Proposals of the draft, cut to what is worth verifying; fills the batch. */
+void scheduler_propose(struct scheduler *scheduler);
 
 /* ---- pick.c: work on logits rows, on the target's lane ---- */
 void scheduler_pick_all(struct scheduler *scheduler);   /* picks */
@@ -78,5 +93,7 @@ void scheduler_digest_all(struct scheduler *scheduler); /* digests of the rows t
 
 /* ---- commit.c ---- */
 void scheduler_commit_part(struct scheduler *scheduler, struct step_part *part);
+/* What the step says to the policy. */
+void scheduler_observe_step(struct scheduler *scheduler);
 
 #endif

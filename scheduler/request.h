@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 
 #include "batching/batching.h"
+#include "draft/draft.h"
 #include "sampling/sampling.h"
 #include "scheduler/stop.h"
 #include "tandem.h"
@@ -24,7 +25,7 @@
 enum {
     REQUEST_MAX_CHOICES = 128,
     REQUEST_MAX_STOP_IDS = 256,
-    SEQUENCE_MAX_PROPOSED = 16, /* K at most */
+    SEQUENCE_MAX_PROPOSED = DRAFT_MAX_NODES, /* of a round */
     SEQUENCE_ERROR_CAP = 256
 };
 
@@ -62,9 +63,11 @@ struct sequence {
 
     /* ---- while running ---- */
     struct kv_table *table;      /* borrowed from the scheduler */
+    int32_t table_idx;           /* of the table among the scheduler's: its place for drafts */
 
     /* ---- counters ---- */
     int64_t n_cached_prompt, n_passes;
+    struct td_draft_counts drafted;
     int64_t admitted_ns, first_token_ns, finished_ns; /* 0: not yet */
 
     /* ---- the outbox ---- */

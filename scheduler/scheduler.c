@@ -43,13 +43,13 @@ static enum status take_tables(struct scheduler *s)
         TRY(kv_prefix_create(s->pool, &s->prefix));
     }
     s->tables = mem_alloc(n, sizeof *s->tables);
-    s->free_tables = mem_alloc(n, sizeof *s->free_tables);
-    if (s->tables == NULL || s->free_tables == NULL) {
+    s->free_places = mem_alloc(n, sizeof *s->free_places);
+    if (s->tables == NULL || s->free_places == NULL) {
         return status_fail(STATUS_NO_MEMORY, "no memory for %d page tables", options->max_batch);
     }
     for (size_t i = 0; i < n; i++) {
         TRY(kv_table_create(s->pool, options->context, &s->tables[i]));
-        s->free_tables[s->n_free_tables++] = s->tables[i];
+        s->free_places[s->n_free_places++] = (int32_t)i;
     }
     return STATUS_OK;
 }
@@ -60,9 +60,10 @@ static enum status take_step(struct scheduler *s)
     const size_t cap_rows = (size_t)scheduler_cap_rows(options);
     const size_t cap_logits = (size_t)scheduler_cap_logits(options);
     s->parts = mem_alloc((size_t)options->max_batch, sizeof *s->parts);
+    s->asks = mem_alloc((size_t)options->max_batch, sizeof *s->asks);
     s->copies = mem_alloc(cap_rows, sizeof *s->copies);
     s->picks = mem_alloc(cap_logits, sizeof *s->picks);
-    if (s->parts == NULL || s->copies == NULL || s->picks == NULL) {
+    if (s->parts == NULL || s->asks == NULL || s->copies == NULL || s->picks == NULL) {
         return status_fail(STATUS_NO_MEMORY, "no memory for steps of %zu rows", cap_rows);
     }
     return batch_create(&(struct batch_caps){ .n_rows = (int32_t)cap_rows, .n_seqs = options->max_batch,
@@ -101,6 +102,10 @@ enum status scheduler_create(const struct scheduler_options *options, struct sch
     TRY_GOTO(take_tables(s), out);
     TRY_GOTO(take_step(s), out);
     TRY_GOTO(take_scratches(s), out);
+    TRY_GOTO(policy_create(&(struct policy_options){
+        .max_batch = options->max_batch, .k_max = options->k_max, .fixed_k = options->fixed_k,
+        .max_rows = scheduler_cap_rows(options), .follows_hints = options->rule == VERIFY_COUPLED,
+    }, options->draft, &s->policy), out);
     *out = s;
     return STATUS_OK;
 out:
@@ -118,14 +123,16 @@ void scheduler_destroy(struct scheduler *s)
     }
     mem_free(s->scratch_in_use);
     mem_free(s->scratches);
+    policy_destroy(s->policy);
     batch_destroy(s->batch);
     mem_free(s->picks);
     mem_free(s->copies);
+    mem_free(s->asks);
     mem_free(s->parts);
     for (int32_t i = 0; s->tables != NULL && i < s->options.max_batch; i++) {
         kv_table_destroy(s->tables[i]);
     }
-    mem_free(s->free_tables);
+    mem_free(s->free_places);
     mem_free(s->tables);
     kv_prefix_destroy(s->prefix);
     kv_pool_destroy(s->pool);
@@ -160,6 +167,7 @@ static enum status verify(struct scheduler *s)
     if (status == STATUS_OK) {
         scheduler_pick_all(s);
     }
+    s->verify_ns = clock_now_ns() - begin_ns;
     return status;
 }
 
@@ -200,6 +208,7 @@ static void run_pass(struct scheduler *s)
     for (int32_t i = 0; i < s->n_parts; i++) {
         scheduler_commit_part(s, &s->parts[i]);
     }
+    scheduler_observe_step(s);
     cpu_pause(s);
     scheduler_digest_all(s);
     cpu_resume(s);
@@ -215,6 +224,9 @@ void scheduler_step(struct scheduler *s)
     scheduler_admit(s);
     scheduler_plan(s);
     if (s->n_parts > 0) {
+        cpu_pause(s);
+        scheduler_propose(s);
+        cpu_resume(s);
         run_pass(s);
     }
     tell(s);
@@ -289,9 +301,9 @@ enum status scheduler_check(const struct scheduler *s)
         }
         TRY(check_sequence((const struct sequence *)item));
     }
-    if (s->n_free_tables + s->running.n_items != s->options.max_batch) {
+    if (s->n_free_places + s->running.n_items != s->options.max_batch) {
         return status_fail(STATUS_INVALID, "%d sequences run, %d page tables of %d are free",
-                           s->running.n_items, s->n_free_tables, s->options.max_batch);
+                           s->running.n_items, s->n_free_places, s->options.max_batch);
     }
     return STATUS_OK;
 }

@@ -17,6 +17,7 @@
 
 #include "base/base.h"
 #include "draft/draft.h"
+#include "scheduler/policy.h"
 #include "scheduler/text.h"
 #include "tandem.h"
 #include "target/target.h"
@@ -33,6 +34,8 @@ struct scheduler_options {
     int32_t max_batch;        /* sequences running at once */
     int32_t prefill_chunk;    /* prompt rows in a pass, at most; decoding rows come on top */
     int32_t k_max;            /* proposals of a round, at most; 0 = plain decoding */
+    int32_t fixed_k;          /* POLICY_AUTO: as many as pay */
+    enum verify_rule rule;
     int32_t prefix_cache;     /* 1 = remember computed prompts */
 };
 /* Rows and logits rows of the largest pass: what the target must have room for. */

@@ -89,7 +89,8 @@ static bool admit_first(struct scheduler *s)
     if (sibling == NULL && computing) {
         return false; /* its prompt is worth waiting for */
     }
-    struct kv_table *table = s->free_tables[s->n_free_tables - 1];
+    const int32_t place = s->free_places[s->n_free_places - 1];
+    struct kv_table *table = s->tables[place];
     if (sibling != NULL) {
         fork_prompt(table, sibling);
     } else if (s->prefix != NULL) {
@@ -100,7 +101,8 @@ static bool admit_first(struct scheduler *s)
         return false;
     }
     kv_table_commit(table, seq->n_tokens - kv_table_committed_len(table));
-    s->n_free_tables--;
+    s->n_free_places--;
+    seq->table_idx = place;
     seq->table = table;
     seq->state = SEQUENCE_RUNNING;
     lineup_remove(&s->waiting, &seq->place);
@@ -111,7 +113,7 @@ static bool admit_first(struct scheduler *s)
 
 void scheduler_admit(struct scheduler *s)
 {
-    while (s->waiting.first != NULL && s->n_free_tables > 0 && !s->admission_blocked) {
+    while (s->waiting.first != NULL && s->n_free_places > 0 && !s->admission_blocked) {
         s->admission_blocked = !admit_first(s);
     }
 }
@@ -134,12 +136,15 @@ void scheduler_submit(struct scheduler *s, struct request *request)
 }
 
 /* ---- out ---- */
-static void give_back_table(struct scheduler *s, struct sequence *seq)
+static void give_back_place(struct scheduler *s, struct sequence *seq, bool is_finished)
 {
+    s->options.draft->kind->forget(s->options.draft, &(struct draft_farewell){
+        .place = seq->table_idx, .seq_id = seq->id, .epoch = seq->epoch, .tokens = seq->tokens,
+        .n_tokens = seq->n_tokens, .n_prompt = seq->request->n_prompt, .is_finished = is_finished });
+    policy_forget(s->policy, seq->table_idx);
     kv_table_clear(seq->table);
-    s->free_tables[s->n_free_tables++] = seq->table;
+    s->free_places[s->n_free_places++] = seq->table_idx;
     seq->table = NULL;
-    s->options.draft->kind->forget(s->options.draft, seq->id);
     s->admission_blocked = false;
 }
 
@@ -149,7 +154,7 @@ void scheduler_preempt(struct scheduler *s, struct sequence *seq)
 {
     ASSERT(seq->state == SEQUENCE_RUNNING);
     trace_event("preempt", (int64_t)seq->id, seq->n_tokens);
-    give_back_table(s, seq);
+    give_back_place(s, seq, false);
     seq->epoch++;
     seq->state = SEQUENCE_WAITING;
     lineup_remove(&s->running, &seq->place);
@@ -163,7 +168,7 @@ void scheduler_finish(struct scheduler *s, struct sequence *seq, enum sequence_e
     trace_event("finish", (int64_t)seq->id, (int64_t)ending);
     if (seq->state == SEQUENCE_RUNNING) {
         scheduler_publish(s, seq);
-        give_back_table(s, seq);
+        give_back_place(s, seq, true);
         lineup_remove(&s->running, &seq->place);
     } else {
         lineup_remove(&s->waiting, &seq->place);

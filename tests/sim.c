@@ -122,32 +122,36 @@ static enum status sim_end(struct target *target, const float **logits)
 static void sim_target_destroy(struct target *target) { (void)target; }
 
 /* ---- the draft ---- */
-static int32_t sim_propose(struct draft *draft, const struct draft_request *request, int32_t *proposed)
+static void sim_propose_one(struct sim *sim, struct draft_ask *ask)
 {
-    struct sim *sim = (struct sim *)(void *)((char *)draft - offsetof(struct sim, draft));
     const char *pattern = sim->options.draft_pattern;
     const int32_t n_right = pattern[sim->draft_round++ % (int32_t)strlen(pattern)] - '0';
     uint64_t hash = hash_start();
     float logits[SIM_VOCAB];
-    for (int32_t i = 0; i < request->n_tokens; i++) {
-        hash = hash_next(hash, request->tokens[i]);
+    int32_t chain[DRAFT_MAX_NODES];
+    for (int32_t i = 0; i < ask->n_tokens; i++) {
+        hash = hash_next(hash, ask->tokens[i]);
     }
-    for (int32_t k = 0; k < request->k_max; k++) {
+    for (int32_t k = 0; k < ask->k_max; k++) {
         bool bad;
         fill_logits(&(struct sim_options){ .tied = sim->options.tied }, hash, 0, logits);
-        proposed[k] = backend_argmax(sim->backend, logits, SIM_VOCAB, &bad);
-        proposed[k] = k < n_right ? proposed[k] : (proposed[k] + 1) % SIM_VOCAB;
-        hash = hash_next(hash, proposed[k]);
+        chain[k] = backend_argmax(sim->backend, logits, SIM_VOCAB, &bad);
+        chain[k] = k < n_right ? chain[k] : (chain[k] + 1) % SIM_VOCAB;
+        hash = hash_next(hash, chain[k]);
     }
-    return request->k_max;
+    draft_proposal_chain(&ask->proposal, chain, ask->k_max, 0, NULL);
 }
 
-static void sim_observe(struct draft *draft, uint64_t seq_id, uint64_t epoch,
-                        const struct verify_outcome *outcome)
+static void sim_propose(struct draft *draft, struct draft_ask *asks, int32_t n_asks)
 {
-    (void)draft, (void)seq_id, (void)epoch, (void)outcome;
+    struct sim *sim = (struct sim *)(void *)((char *)draft - offsetof(struct sim, draft));
+    for (int32_t i = 0; i < n_asks; i++) {
+        if (asks[i].k_max > 0) {
+            sim_propose_one(sim, &asks[i]);
+        }
+    }
 }
-static void sim_forget(struct draft *draft, uint64_t seq_id) { (void)draft, (void)seq_id; }
+
 static void sim_draft_destroy(struct draft *draft) { (void)draft; }
 
 /* ---- the rig ---- */
@@ -179,12 +183,13 @@ void sim_prompt(const struct sim_spec *spec, int32_t *tokens)
 struct sim *sim_open(const struct sim_options *options)
 {
     static const struct target_kind kind = { "table", sim_begin, sim_end, sim_target_destroy };
-    static const struct draft_kind draft_kind = { "pattern", sim_propose, sim_observe, sim_forget,
-                                                  sim_draft_destroy };
+    static const struct draft_kind draft_kind = { "pattern", sim_propose, draft_observe_nothing,
+                                                  draft_forget_nothing, sim_draft_destroy };
     struct sim *sim = mem_alloc(1, sizeof *sim);
     ASSERT(sim != NULL);
     sim->options = *options;
-    sim->draft.kind = &draft_kind;
+    sim->draft = (struct draft){ .kind = &draft_kind, .n_sources = 1, .source_name = { "pattern" },
+                                 .context = INT32_MAX };
     ASSERT(backend_create("cpu", NULL, &sim->backend) == STATUS_OK);
     ASSERT(lane_create(sim->backend, &(struct lane_options){ .n_workers = options->threads,
                        .caller_is_worker = true }, &sim->lane) == STATUS_OK);
@@ -193,7 +198,7 @@ struct sim *sim_open(const struct sim_options *options)
         .target = &sim->target, .draft = &sim->draft, .context = options->context,
         .page_slots = options->page_slots, .n_pages = options->n_pages,
         .max_batch = options->max_batch, .prefill_chunk = options->prefill_chunk,
-        .k_max = options->k_max, .prefix_cache = options->prefix_cache,
+        .k_max = options->k_max, .fixed_k = options->k_max, .prefix_cache = options->prefix_cache,
     };
     const size_t n_slots = (size_t)options->n_pages * (size_t)options->page_slots;
     sim->slots = mem_alloc(n_slots, sizeof *sim->slots);

@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+enum verify_rule { VERIFY_COUPLED, VERIFY_REJECTION };
+
 struct verify_outcome {
     int32_t n_accepted;     /* k: leading proposals the target agreed with */
     int32_t recovery_token; /* t: the target's own token after them */

@@ -1,0 +1,35 @@
+/* proposal: a tree of tokens as a value. */
+#include "draft/draft.h"
+
+void draft_proposal_chain(struct draft_proposal *proposal, const int32_t *tokens, int32_t n,
+                          uint8_t source, const float *hints)
+{
+    ASSERT(n >= 0 && n <= DRAFT_MAX_NODES);
+    proposal->n = n;
+    for (int32_t i = 0; i < n; i++) {
+        proposal->token[i] = tokens[i];
+        proposal->parent[i] = (int8_t)(i - 1);
+        proposal->source[i] = source;
+        proposal->hint[i] = hints != NULL ? hints[i] : 0.5f;
+        proposal->prob[i] = NULL;
+    }
+}
+
+int32_t draft_proposal_n_valid(const struct draft_proposal *proposal, int32_t n_vocab)
+{
+    int32_t n = 0;
+    while (n < proposal->n && n < DRAFT_MAX_NODES && proposal->token[n] >= 0 && proposal->token[n] < n_vocab &&
+           proposal->parent[n] >= -1 && proposal->parent[n] < n && proposal->source[n] < DRAFT_MAX_SOURCES) {
+        n++;
+    }
+    return n;
+}
+
+int32_t draft_proposal_chain_len(const struct draft_proposal *proposal)
+{
+    int32_t n = 0;
+    while (n < proposal->n && proposal->parent[n] == n - 1) {
+        n++;
+    }
+    return n;
+}

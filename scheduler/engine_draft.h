@@ -1,0 +1,11 @@
+/* engine_draft: from the words of --draft to a draft with what it stands on. Inside the room only. */
+#ifndef SCHEDULER_ENGINE_DRAFT_H
+#define SCHEDULER_ENGINE_DRAFT_H
+
+#include "scheduler/engine.h"
+
+/* engine->draft and what it needs; the target must be there. STATUS_UNSUPPORTED, naming what there is. */
+enum status engine_draft_open(struct td_engine *engine, const struct td_engine_options *options);
+void engine_draft_close(struct td_engine *engine);
+
+#endif

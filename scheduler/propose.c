@@ -1,0 +1,95 @@
+/* propose: from what the policy allows to the rows of the pass. A draft may fail, the answer may not:
+ * what is not a valid id, or comes from nowhere, is no proposal (I9). */
+#include "scheduler/private.h"
+
+static int32_t n_prompt_rows(const struct scheduler *s)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < s->n_parts; i++) {
+        n += s->parts[i].ask == NULL ? s->parts[i].n_rows : s->parts[i].n_rows - 1;
+    }
+    return n;
+}
+
+static int32_t longest_k(const struct scheduler *s)
+{
+    int32_t longest = 0;
+    for (int32_t i = 0; i < s->n_asks; i++) {
+        longest = s->asks[i].k_max > longest ? s->asks[i].k_max : longest;
+    }
+    return longest;
+}
+
+/* Penalties look back along one chain of tokens, so such a sequence is not offered side branches. */
+static void keep_to_chains(struct scheduler *s)
+{
+    for (int32_t i = 0; i < s->n_asks; i++) {
+        struct draft_ask *ask = &s->asks[i];
+        if (sampling_uses_history(ask->params)) {
+            ask->n_nodes_max = ask->k_max;
+        }
+    }
+}
+
+static void check_proposals(struct scheduler *s)
+{
+    for (int32_t i = 0; i < s->n_asks; i++) {
+        struct draft_ask *ask = &s->asks[i];
+        struct draft_proposal *proposal = &ask->proposal;
+        const int32_t n_max = ask->n_nodes_max > ask->k_max ? ask->n_nodes_max : ask->k_max;
+        proposal->n = draft_proposal_n_valid(proposal, s->n_vocab);
+        proposal->n = proposal->n < n_max ? proposal->n : n_max;
+        if (sampling_uses_history(ask->params)) {
+            const int32_t n_chain = draft_proposal_chain_len(proposal);
+            proposal->n = proposal->n < n_chain ? proposal->n : n_chain;
+        }
+    }
+}
+
+static void ask_draft(struct scheduler *s)
+{
+    struct draft *draft = s->options.draft;
+    const int32_t n_other = n_prompt_rows(s);
+    policy_plan(s->policy, s->asks, s->n_asks, n_other);
+    s->longest_k = longest_k(s);
+    s->draft_ns = 0;
+    for (int32_t i = 0; i < s->n_asks; i++) {
+        s->asks[i].proposal.n = 0;
+    }
+    if (s->longest_k == 0) {
+        return; /* rounds at K = 0 do no draft work (I7) */
+    }
+    const int64_t begin_ns = clock_now_ns();
+    keep_to_chains(s);
+    draft->kind->propose(draft, s->asks, s->n_asks);
+    check_proposals(s);
+    policy_trim(s->policy, s->asks, s->n_asks, n_other);
+    s->draft_ns = clock_now_ns() - begin_ns;
+}
+
+static void add_part(struct scheduler *s, struct step_part *part)
+{
+    struct sequence *seq = part->seq;
+    if (part->ask != NULL) {
+        const struct draft_proposal *proposal = &part->ask->proposal;
+        part->n_nodes = proposal->n;
+        for (int32_t i = 0; i < proposal->n; i++) {
+            seq->tokens[seq->n_tokens + i] = proposal->token[i];
+        }
+        part->n_rows += part->n_nodes;
+        part->n_logits = part->n_nodes + 1;
+        kv_table_propose(seq->table, part->n_nodes);
+    }
+    part->first_logits = batch_add(s->batch, &(struct batch_part){
+        .tokens = seq->tokens + part->first_position, .table = seq->table,
+        .first_position = part->first_position, .n_rows = part->n_rows, .n_logits = part->n_logits });
+}
+
+void scheduler_propose(struct scheduler *s)
+{
+    batch_clear(s->batch);
+    ask_draft(s);
+    for (int32_t i = 0; i < s->n_parts; i++) {
+        add_part(s, &s->parts[i]);
+    }
+}
