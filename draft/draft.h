@@ -89,6 +89,7 @@ struct draft {
     const char *source_name[DRAFT_MAX_SOURCES]; /* "ngram", "model", ... */
     struct calibration calibration[DRAFT_MAX_SOURCES]; /* fed by the scheduler's policy */
     int32_t context;            /* positions it can propose for; beyond them K = 0 */
+    bool is_costly;             /* its proposals are computed, not looked up */
 };
 
 /* What every kind is told. Sizes bound everything it takes, all at creation. */
@@ -102,7 +103,14 @@ struct draft_options {
 
 /* ---- kinds, one file each ---- */
 enum status draft_none_create(struct draft **out);
+enum status draft_ngram_create(const struct draft_options *options, struct draft **out);
+/* The parts become the new draft's own, ranked per position by calibrated survival; sources keep the
+ * parts' order. One part is passed through. On failure they are the caller's still. */
+enum status draft_several_create(const struct draft_options *options, struct draft *const *parts,
+                                 int32_t n_parts, struct draft **out);
 
+/* base.c: a draft of one source, with no limit of its own to its context */
+void draft_base_init(struct draft *draft, const struct draft_kind *kind, const char *source_name);
 /* none.c: a proposal of nothing, and verdicts nobody needs */
 void draft_observe_nothing(struct draft *draft, const struct draft_verdict *verdicts, int32_t n_verdicts);
 void draft_forget_nothing(struct draft *draft, const struct draft_farewell *farewell);

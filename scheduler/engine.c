@@ -12,7 +12,7 @@
 void td_engine_options_init(struct td_engine_options *options)
 {
     *options = (struct td_engine_options){
-        .draft = "none", .plan = "exact", .kv = "f16", .page = 64, .prefill_chunk = 512,
+        .draft = "none", .k = POLICY_AUTO, .verify = "coupled", .plan = "exact", .kv = "f16", .page = 64, .prefill_chunk = 512,
         .max_batch = 1, .max_queue = 1024, .prefix_cache = 1,
     };
 }
@@ -100,6 +100,7 @@ static enum status open_scheduler(struct td_engine *engine, const struct td_engi
     struct scheduler_options loop = {
         .context = plan->context, .page_slots = plan->page_slots, .n_pages = plan->n_pages,
         .max_batch = plan->max_batch, .prefill_chunk = plan->prefill_chunk,
+        .k_max = plan->k_max, .fixed_k = plan->fixed_k, .rule = plan->rule,
         .prefix_cache = options->prefix_cache,
     };
     TRY(model_target_create(&(struct model_target_options){
@@ -112,6 +113,9 @@ static enum status open_scheduler(struct td_engine *engine, const struct td_engi
     loop.draft = engine->draft;
     loop.outbox = engine->outbox;
     TRY(scheduler_create(&loop, &engine->scheduler));
+    if (plan->k_max > 0 && plan->fixed_k == POLICY_AUTO) {
+        scheduler_calibrate(engine->scheduler);
+    }
     const struct td_engine_stats stats = scheduler_stats(engine->scheduler);
     outbox_publish(engine->outbox, &(struct outbox_news){ .stats = &stats });
     return queue_create(sizeof(struct request *), (size_t)plan->max_queue, &engine->inbox);

@@ -15,6 +15,8 @@ struct engine_plan {
     int n_threads;
     int n_pinned;              /* 0: more threads than cores, so they are left to the system */
     enum kv_type kv;
+    enum verify_rule rule;
+    int32_t k_max, fixed_k;    /* of a round; fixed_k POLICY_AUTO: as many as pay */
     int32_t page_slots, context, n_pages, prefill_chunk, max_batch, max_queue;
     uint64_t budget_bytes;     /* 0 = unknown, so not held to */
     const char *budget_source; /* words for the sentence */
@@ -34,6 +36,8 @@ struct td_engine {
     struct model *model;
     struct target *target;
     struct draft *draft;
+    struct model *draft_model;              /* NULL: the draft is no model */
+    int32_t n_vocab_common, draft_context;  /* of draft_model */
     struct tokenizer *tokenizer;            /* NULL: ids only */
     char no_text[ENGINE_SENTENCE_CAP];      /* why */
     struct outbox *outbox;

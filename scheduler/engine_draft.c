@@ -1,14 +1,182 @@
+/* engine_draft: see the header. The words are names apart by commas; a word that is no name is a model. */
 #include "scheduler/engine_draft.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { WORD_CAP = 4096, AUTO_K_MAX = 8 };
+
+struct opening {
+    struct td_engine *engine;
+    const struct td_engine_options *options;
+    struct draft_options common;
+    struct draft *parts[DRAFT_MAX_SOURCES];
+    int32_t n_parts;
+};
+
+/* ---- auto ---- */
+/* The draft that belongs to a target: the other half of a synthetic pair, or NAME-draft.gguf beside
+ * NAME.gguf. Without one, what needs no model. */
+static void resolve_auto(const char *target, char word[WORD_CAP])
+{
+    static const char pair[] = "synth:pair=", ending[] = ".gguf";
+    const size_t n = strlen(target), n_ending = sizeof ending - 1;
+    if (strncmp(target, pair, sizeof pair - 1) == 0) {
+        snprintf(word, WORD_CAP, "%s,role=draft", target);
+        return;
+    }
+    if (n > n_ending && strcmp(target + n - n_ending, ending) == 0) {
+        const int written = snprintf(word, WORD_CAP, "%.*s-draft%s", (int)(n - n_ending), target, ending);
+        if (written < WORD_CAP && access(word, R_OK) == 0) {
+            return;
+        }
+    }
+    snprintf(word, WORD_CAP, "suffix");
+}
+
+/* ---- a model ---- */
+/* Ids below *n_common mean the same to both. */
+static enum status compare_vocabularies(const struct td_engine *engine, const struct model_source *source,
+                                        int32_t *n_common)
+{
+    const int32_t n_draft = model_source_config(source)->n_vocab, n_target = engine->info.n_vocab;
+    struct tokenizer *tokenizer = NULL;
+    const enum status opened = text_open(source, &tokenizer);
+    *n_common = n_draft < n_target ? n_draft : n_target;
+    if (opened == STATUS_UNSUPPORTED && engine->tokenizer == NULL) {
+        return n_draft == n_target ? STATUS_OK : status_fail(STATUS_INVALID,
+            "the draft has %d ids and the target %d, and neither has a vocabulary to compare", n_draft, n_target);
+    }
+    if (opened == STATUS_UNSUPPORTED || (opened == STATUS_OK && engine->tokenizer == NULL)) {
+        text_close(tokenizer);
+        return status_fail(STATUS_INVALID, "%s has no vocabulary to compare with the other's",
+                           engine->tokenizer == NULL ? "the target" : "the draft");
+    }
+    TRY(opened);
+    int32_t n_both;
+    const enum status status = text_compare(engine->tokenizer, tokenizer, &n_both);
+    *n_common = n_both < *n_common ? n_both : *n_common;
+    text_close(tokenizer);
+    return status;
+}
+
+static enum status load_draft_model(struct opening *opening, struct model_source *source)
+{
+    struct td_engine *engine = opening->engine;
+    const struct td_engine_options *options = opening->options;
+    TRY(model_source_check(source));
+    TRY(compare_vocabularies(engine, source, &engine->n_vocab_common));
+    const int32_t most = model_source_config(source)->context_len;
+    engine->draft_context = most < engine->plan.context ? most : engine->plan.context;
+    return model_load(source, engine->lane, &(struct model_load_options){
+        .mlock = options->mlock != 0, .context = engine->draft_context,
+        .budget_bytes = engine->plan.budget_bytes, .progress = options->progress,
+        .progress_user = options->progress_user }, &engine->draft_model);
+}
+
+static enum status open_draft_model(struct opening *opening, const char *name)
+{
+    struct model_source *source;
+    TRY(model_source_open_as(name, NULL, &source));
+    const enum status status = load_draft_model(opening, source);
+    model_source_close(source);
+    return status;
+}
+
+static enum status add_model(struct opening *opening, const char *name, struct draft **out)
+{
+    *out = NULL;
+    TRY(open_draft_model(opening, name));
+    return status_fail(STATUS_UNSUPPORTED, "there is no draft '%s' yet", name);
+}
+
+/* ---- words ---- */
+static enum status add_word(struct opening *opening, char word[WORD_CAP])
+{
+    static const char layerskip[] = "layerskip";
+    struct draft *part = NULL;
+    if (opening->n_parts == DRAFT_MAX_SOURCES) {
+        return status_fail(STATUS_INVALID, "--draft names more than %d drafts", DRAFT_MAX_SOURCES);
+    }
+    if (strcmp(word, "auto") == 0) {
+        resolve_auto(opening->options->target, word);
+    }
+    if (strcmp(word, "none") == 0 || word[0] == '\0') {
+        return status_fail(STATUS_INVALID, "--draft: 'none' and nothing stand alone, not in a list");
+    }
+    if (strcmp(word, "ngram") != 0 && strncmp(word, "synth:", 6) != 0 && access(word, F_OK) != 0) {
+        return status_fail(STATUS_UNSUPPORTED, "there is no draft '%s', nor a file of that name; there are: none, "
+                           "auto, ngram, suffix, layerskip, and models", word);
+    }
+    if (strcmp(word, "ngram") == 0) {
+        TRY(draft_ngram_create(&opening->common, &part));
+    } else {
+        TRY(add_model(opening, word, &part));
+    }
+    (void)layerskip;
+    opening->parts[opening->n_parts++] = part;
+    return STATUS_OK;
+}
+
+/* A synthetic model's name has commas of its own: from "synth:" on, the rest is one word. */
+static enum status add_words(struct opening *opening, const char *words)
+{
+    char word[WORD_CAP];
+    for (const char *at = words;;) {
+        const size_t n = strncmp(at, "synth:", 6) == 0 ? strlen(at) : strcspn(at, ",");
+        if (n >= WORD_CAP) {
+            return status_fail(STATUS_INVALID, "--draft holds a word of over %d bytes", WORD_CAP - 1);
+        }
+        memcpy(word, at, n);
+        word[n] = '\0';
+        TRY(add_word(opening, word));
+        if (at[n] == '\0') {
+            return STATUS_OK;
+        }
+        at += n + 1;
+    }
+}
+
+static void describe_draft(struct td_engine *engine)
+{
+    engine->info.draft = engine->draft->kind->name;
+    for (int32_t i = 0; i < engine->draft->n_sources; i++) {
+        engine->info.draft_sources[i] = engine->draft->source_name[i];
+    }
+}
+
+int32_t engine_draft_k_max(const struct td_engine_options *options)
+{
+    const char *words = options->draft != NULL ? options->draft : "none";
+    if (strcmp(words, "none") == 0) {
+        return 0;
+    }
+    return options->k < 0 ? AUTO_K_MAX : options->k < DRAFT_MAX_NODES ? options->k : DRAFT_MAX_NODES;
+}
 
 enum status engine_draft_open(struct td_engine *engine, const struct td_engine_options *options)
 {
-    const char *name = options->draft != NULL ? options->draft : "none";
-    if (strcmp(name, "none") != 0) {
-        return status_fail(STATUS_UNSUPPORTED, "there is no draft '%s'; there are: none", name);
+    enum status status = STATUS_OK;
+    if (engine_draft_k_max(options) == 0) {
+        TRY(draft_none_create(&engine->draft));
+        describe_draft(engine);
+        return STATUS_OK;
     }
-    return draft_none_create(&engine->draft);
+    struct opening opening = { .engine = engine, .options = options, .common = {
+        .n_vocab = engine->info.n_vocab, .context = engine->plan.context,
+        .max_batch = engine->plan.max_batch, .k_max = engine_draft_k_max(options),
+        .wants_prob = engine->plan.rule == VERIFY_REJECTION } };
+    TRY_GOTO(add_words(&opening, options->draft), out);
+    TRY_GOTO(draft_several_create(&opening.common, opening.parts, opening.n_parts, &engine->draft), out);
+    describe_draft(engine);
+    return STATUS_OK;
+out:
+    for (int32_t i = 0; i < opening.n_parts; i++) {
+        opening.parts[i]->kind->destroy(opening.parts[i]);
+    }
+    return status;
 }
 
 void engine_draft_close(struct td_engine *engine)
@@ -16,4 +184,5 @@ void engine_draft_close(struct td_engine *engine)
     if (engine->draft != NULL) {
         engine->draft->kind->destroy(engine->draft);
     }
+    model_destroy(engine->draft_model);
 }

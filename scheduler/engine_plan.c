@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "scheduler/engine.h"
+#include "scheduler/engine_draft.h"
 
 enum {
     DEFAULT_CONTEXT = 4096,
@@ -38,6 +39,13 @@ static enum status check_words(const struct td_engine_options *options, struct e
         return status_fail(STATUS_UNSUPPORTED, "expected a KV type of f16 or f32, found '%s'", kv);
     }
     plan->kv = strcmp(kv, "f16") == 0 ? KV_F16 : KV_F32;
+    const char *rule = options->verify != NULL ? options->verify : "coupled";
+    if (strcmp(rule, "coupled") != 0 && strcmp(rule, "rejection") != 0) {
+        return status_fail(STATUS_UNSUPPORTED, "expected a verify rule of coupled or rejection, found '%s'", rule);
+    }
+    plan->rule = strcmp(rule, "coupled") == 0 ? VERIFY_COUPLED : VERIFY_REJECTION;
+    plan->k_max = engine_draft_k_max(options);
+    plan->fixed_k = options->k < 0 ? POLICY_AUTO : plan->k_max;
     return STATUS_OK;
 }
 
@@ -50,6 +58,7 @@ static enum status check_ranges(const struct td_engine_options *options, struct 
     TRY(check_int((struct int_range){ "a batch", options->max_batch, 1, ENGINE_MAX_BATCH }));
     TRY(check_int((struct int_range){ "a queue", options->max_queue, 1, MAX_QUEUE }));
     TRY(check_int((struct int_range){ "KV pages", options->kv_pages, 0, INT32_MAX }));
+    TRY(check_int((struct int_range){ "K", options->k, INT32_MIN, DRAFT_MAX_NODES }));
     if (options->page % KV_BLOCK_SLOTS != 0) {
         return status_fail(STATUS_INVALID, "expected a page that is a multiple of %d slots, found %d",
                            KV_BLOCK_SLOTS, options->page);

@@ -46,6 +46,17 @@ static void check_proposals(struct scheduler *s)
     }
 }
 
+/* A pass has room for one row of every sequence and so many more; the first in line have the first claim. */
+static void keep_to_room(struct scheduler *s)
+{
+    int32_t room = scheduler_cap_logits(&s->options) - s->n_asks;
+    for (int32_t i = 0; i < s->n_asks; i++) {
+        struct draft_proposal *proposal = &s->asks[i].proposal;
+        proposal->n = proposal->n < room ? proposal->n : room;
+        room -= proposal->n;
+    }
+}
+
 static void ask_draft(struct scheduler *s)
 {
     struct draft *draft = s->options.draft;
@@ -64,6 +75,7 @@ static void ask_draft(struct scheduler *s)
     draft->kind->propose(draft, s->asks, s->n_asks);
     check_proposals(s);
     policy_trim(s->policy, s->asks, s->n_asks, n_other);
+    keep_to_room(s);
     s->draft_ns = clock_now_ns() - begin_ns;
 }
 

@@ -5,15 +5,19 @@
 
 #include "scheduler/outbox.h"
 
-/* A pass: a round of every running sequence, and the prompt budget. */
-int32_t scheduler_cap_rows(const struct scheduler_options *options)
-{
-    return options->max_batch * (options->k_max + 1) + options->prefill_chunk;
-}
+/* With K chosen by what pays, more rows than this beyond one a sequence never do. */
+enum { MOST_EXTRA_ROWS = 64 };
 
 int32_t scheduler_cap_logits(const struct scheduler_options *options)
 {
-    return options->max_batch * (options->k_max + 1);
+    const int32_t all = options->max_batch * (options->k_max + 1), few = options->max_batch + MOST_EXTRA_ROWS;
+    return options->fixed_k == POLICY_AUTO && few < all ? few : all;
+}
+
+/* A pass: a round of every running sequence, and the prompt budget. */
+int32_t scheduler_cap_rows(const struct scheduler_options *options)
+{
+    return scheduler_cap_logits(options) + options->prefill_chunk;
 }
 
 /* ---- creation ---- */
@@ -267,7 +271,11 @@ bool scheduler_preempt_last(struct scheduler *s)
 struct td_engine_stats scheduler_stats(const struct scheduler *s)
 {
     const struct kv_pool_counts counts = kv_pool_counts(s->pool);
+    const struct policy_report report = policy_report(s->policy);
     struct td_engine_stats stats = s->stats;
+    stats.speedup_vs_plain = report.speedup_vs_plain;
+    stats.draft_seconds = report.draft_seconds;
+    stats.verify_seconds = report.verify_seconds;
     stats.running = s->running.n_items;
     stats.waiting = s->waiting.n_items;
     stats.pages_total = counts.n_total;

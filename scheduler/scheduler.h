@@ -46,6 +46,9 @@ enum status scheduler_create(const struct scheduler_options *options, struct sch
 /* Requests not finished are forgotten; they belong to whoever made them. NULL is fine. */
 void scheduler_destroy(struct scheduler *scheduler);
 
+/* Measures passes of a few row counts, before any request: at least one of each, and no more than a
+ * fraction of a second of them. What it writes to KV pages, nobody reads. */
+void scheduler_calibrate(struct scheduler *scheduler);
 /* The request waits from now on; it must live until all its choices are finished. */
 void scheduler_submit(struct scheduler *scheduler, struct request *request);
 /* Some request's `cancelled` was set. Any thread; the next commit acts on it. */

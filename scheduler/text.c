@@ -257,3 +257,33 @@ size_t text_stream_finish(struct detokenizer *stream, char *out, size_t cap)
 {
     return detokenizer_finish(stream, out, cap);
 }
+
+/* ---- two vocabularies ---- */
+static bool same_piece(const struct tokenizer *a, const struct tokenizer *b, int32_t id)
+{
+    const bool control = tokenizer_is_control(a, id);
+    if (control || tokenizer_is_control(b, id)) {
+        return control == tokenizer_is_control(b, id);
+    }
+    const struct tokenizer_text x = tokenizer_piece(a, id, true), y = tokenizer_piece(b, id, true);
+    return x.n_bytes == y.n_bytes && (x.n_bytes == 0 || memcmp(x.bytes, y.bytes, x.n_bytes) == 0);
+}
+
+enum status text_compare(const struct tokenizer *target, const struct tokenizer *draft, int32_t *n_common)
+{
+    const int32_t n_target = tokenizer_n_tokens(target), n_draft = tokenizer_n_tokens(draft);
+    *n_common = n_target < n_draft ? n_target : n_draft;
+    for (int32_t id = 0; id < *n_common; id++) {
+        if (!same_piece(target, draft, id)) {
+            const struct tokenizer_text x = tokenizer_piece(target, id, true);
+            const struct tokenizer_text y = tokenizer_piece(draft, id, true);
+            return status_fail(STATUS_INVALID, "the draft has another vocabulary: id %d is '%.*s' to the target "
+                               "and '%.*s' to the draft (fingerprints %016llx and %016llx)", id,
+                               (int)(x.n_bytes < 40 ? x.n_bytes : 40), x.bytes,
+                               (int)(y.n_bytes < 40 ? y.n_bytes : 40), y.bytes,
+                               (unsigned long long)tokenizer_digest(target),
+                               (unsigned long long)tokenizer_digest(draft));
+        }
+    }
+    return STATUS_OK;
+}

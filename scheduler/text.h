@@ -32,6 +32,11 @@ enum status text_encode(const struct tokenizer *tokenizer, const char *text, siz
 enum status text_encode_chat(const struct tokenizer *tokenizer, const struct td_chat *chat,
                              int32_t *ids, size_t cap, size_t *n_ids, int32_t *end_id);
 uint64_t text_digest(const struct tokenizer *tokenizer);
+/* Whether ids mean the same to a target and its draft: every id that both have stands for the same bytes;
+ * control tokens may be named differently, and either side may have ids the other lacks (padding).
+ * *n_common: ids below it are in both. STATUS_INVALID names the first id that differs, and both
+ * fingerprints. */
+enum status text_compare(const struct tokenizer *target, const struct tokenizer *draft, int32_t *n_common);
 /* What one text_stream_push or text_stream_finish writes at most. */
 size_t text_push_cap(const struct tokenizer *tokenizer);
 

@@ -67,3 +67,10 @@ size_t text_stream_finish(struct detokenizer *stream, char *out, size_t cap)
     (void)stream, (void)out, (void)cap;
     return 0;
 }
+
+enum status text_compare(const struct tokenizer *target, const struct tokenizer *draft, int32_t *n_common)
+{
+    (void)target, (void)draft;
+    *n_common = 0;
+    return status_fail(STATUS_UNSUPPORTED, "%s", sentence);
+}

@@ -1,5 +1,12 @@
-/* proposal: a tree of tokens as a value. */
+/* base: what all kinds share: a draft's beginnings, and proposals as values. */
 #include "draft/draft.h"
+
+void draft_base_init(struct draft *draft, const struct draft_kind *kind, const char *source_name)
+{
+    *draft = (struct draft){ .kind = kind, .n_sources = 1, .source_name = { source_name },
+                             .context = INT32_MAX };
+    calibration_init(&draft->calibration[0]);
+}
 
 void draft_proposal_chain(struct draft_proposal *proposal, const int32_t *tokens, int32_t n,
                           uint8_t source, const float *hints)
