@@ -18,7 +18,9 @@
 #include "base/base.h"
 #include "draft/calibration.h"
 #include "kvcache/kvcache.h"
+#include "model/model.h"
 #include "sampling/sampling.h"
+#include "target/target.h"
 #include "verify/verify.h"
 
 enum {
@@ -108,6 +110,38 @@ enum status draft_ngram_create(const struct draft_options *options, struct draft
  * parts' order. One part is passed through. On failure they are the caller's still. */
 enum status draft_several_create(const struct draft_options *options, struct draft *const *parts,
                                  int32_t n_parts, struct draft **out);
+
+/* model: a smaller model with KV pages, page tables and a prefix tree of its own. */
+struct draft_model_options {
+    struct draft_options common;
+    const struct model *model;    /* borrowed */
+    struct lane *lane;            /* borrowed: the target's, or one of its own */
+    enum kv_type kv;
+    int32_t context;              /* positions of the draft, at most those its model was loaded for */
+    int32_t page_slots, n_pages;  /* pages for one context at least */
+    int32_t prefill_chunk;        /* rows of committed tokens that a pass catches up on */
+    int32_t n_vocab_common;       /* ids from here on mean different things, or nothing, and are never
+                                   * proposed; 0 = the smaller vocabulary's. Ids that the draft does not
+                                   * have are fed to it as id 0 */
+    const int32_t *kept_ids;      /* [n_kept] ascending, all it may propose (a head of that many rows is
+                                   * made); copied. NULL: all */
+    int32_t n_kept;
+};
+/* All memory is taken here. STATUS_INVALID, STATUS_NO_MEMORY. */
+enum status draft_model_create(const struct draft_model_options *options, struct draft **out);
+/* Bytes of its KV, buffers and tables; not of the borrowed model. */
+uint64_t draft_model_bytes(const struct draft *draft);
+
+/* layerskip: the target's first layers and its head, on the target's own lane and KV slots. Rows written
+ * there hold the bits that the verify pass writes again. Copies of shared pages must have been
+ * submitted to the target before propose. */
+struct draft_layerskip_options {
+    struct draft_options common;
+    struct target *target;        /* borrowed */
+    int32_t n_target_layers;
+    int32_t n_layers;             /* 1..n_target_layers; 0 = a quarter, at least 1 */
+};
+enum status draft_layerskip_create(const struct draft_layerskip_options *options, struct draft **out);
 
 /* base.c: a draft of one source, with no limit of its own to its context */
 void draft_base_init(struct draft *draft, const struct draft_kind *kind, const char *source_name);
