@@ -284,13 +284,19 @@ static void add_rest(struct folder_source *self)
 
 /* ---- whether it can be run ---- */
 
+/* Matrices are all of one dtype. Vectors (norms, biases) may be F32 beside them, as many programs keep
+ * them: every value of the matrices' dtype is one of F32, so nothing depends on which it is. */
 static enum status check_one_dtype(const struct folder_source *self)
 {
     const struct safetensor *first = NULL;
-    for (int64_t i = 0; i < self->files.n_tensors; i++) {
+    for (int64_t i = 0; i < self->files.n_tensors && !first; i++) {
         const struct safetensor *tensor = folder_files_tensor(&self->files, i);
-        first = first || is_derived(tensor->name) ? first : tensor;
-        if (first && tensor->type != first->type && !is_derived(tensor->name)) {
+        first = tensor->n_dims > 1 && !is_derived(tensor->name) ? tensor : NULL;
+    }
+    for (int64_t i = 0; i < self->files.n_tensors && first; i++) {
+        const struct safetensor *tensor = folder_files_tensor(&self->files, i);
+        const bool is_wide_vector = tensor->n_dims == 1 && tensor->type == TENSOR_F32;
+        if (tensor->type != first->type && !is_wide_vector && !is_derived(tensor->name)) {
             return status_fail(STATUS_INVALID, "%s: two dtypes: %s is %s, %s is %s",
                                self->base.label, first->name,
                                tensor_type_info((uint32_t)first->type)->name, tensor->name,

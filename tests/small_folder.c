@@ -13,6 +13,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "backend/backend.h"
 #include "base/base.h"
 #include "tests/golden.h"
 
@@ -223,7 +224,28 @@ void small_folder_make(struct small_folder *folder, const struct small_change *c
 
 /* ---- merging ---- */
 
-static void merge_file(const char *path, json_t *header, unsigned char **data, size_t *n)
+/* Appends the tensor's bytes, vectors of 16-bit floats as F32 where that is asked for. */
+static void merge_tensor(json_t *entry, const unsigned char *from, size_t bytes, enum merge_vectors vectors,
+                         struct shard *shard)
+{
+    const char *dtype = json_string_value(json_object_get(entry, "dtype"));
+    const bool widens = vectors == MERGE_VECTORS_WIDE && strcmp(dtype, "F32") != 0 &&
+                        json_array_size(json_object_get(entry, "shape")) == 1;
+    const bool is_f16 = strcmp(dtype, "F16") == 0;
+    const size_t begin = shard->n, n_bytes = widens ? 2 * bytes : bytes;
+    shard->data = mem_realloc(shard->data, begin + n_bytes, 1);
+    if (widens) {
+        tensor_row_to_f32(is_f16 ? TENSOR_F16 : TENSOR_BF16, from, (int64_t)bytes / 2,
+                          (float *)(void *)(shard->data + begin));
+        json_object_set_new(entry, "dtype", json_string("F32"));
+    } else {
+        memcpy(shard->data + begin, from, bytes);
+    }
+    shard->n += n_bytes;
+    json_object_set_new(entry, "data_offsets", json_pack("[I,I]", (json_int_t)begin, (json_int_t)shard->n));
+}
+
+static void merge_file(const char *path, enum merge_vectors vectors, struct shard *shard)
 {
     size_t n_bytes;
     uint64_t n_header;
@@ -238,15 +260,11 @@ static void merge_file(const char *path, json_t *header, unsigned char **data, s
         if (strcmp(name, "__metadata__") == 0) {
             continue;
         }
-        json_t *offsets = json_object_get(entry, "data_offsets");
+        const json_t *offsets = json_object_get(entry, "data_offsets");
         const json_int_t begin = json_integer_value(json_array_get(offsets, 0));
-        const json_int_t bytes = json_integer_value(json_array_get(offsets, 1)) - begin;
-        *data = mem_realloc(*data, *n + (size_t)bytes, 1);
-        memcpy(*data + *n, file + 8 + n_header + begin, (size_t)bytes);
-        json_object_set_new(entry, "data_offsets",
-                            json_pack("[I,I]", (json_int_t)*n, (json_int_t)*n + bytes));
-        json_object_set(header, name, entry);
-        *n += (size_t)bytes;
+        const json_int_t end = json_integer_value(json_array_get(offsets, 1));
+        merge_tensor(entry, file + 8 + n_header + begin, (size_t)(end - begin), vectors, shard);
+        json_object_set(shard->header, name, entry);
     }
     json_decref(part);
     golden_free(file);
@@ -258,7 +276,7 @@ static int ends_in(const char *name, const char *suffix)
     return n > n_suffix && strcmp(name + n - n_suffix, suffix) == 0;
 }
 
-void small_folder_merge(const char *from, const struct small_folder *to)
+void small_folder_merge(const char *from, const struct small_folder *to, enum merge_vectors vectors)
 {
     struct shard shard = { json_object(), NULL, 0 };
     DIR *entries = opendir(from);
@@ -267,7 +285,7 @@ void small_folder_merge(const char *from, const struct small_folder *to)
         char path[PATH_CAP];
         snprintf(path, sizeof path, "%s/%s", from, entry->d_name);
         if (ends_in(entry->d_name, ".safetensors")) {
-            merge_file(path, shard.header, &shard.data, &shard.n);
+            merge_file(path, vectors, &shard);
         } else if (strcmp(entry->d_name, "config.json") == 0) {
             size_t n;
             unsigned char *bytes = golden_read_file(path, &n);

@@ -41,7 +41,8 @@ void small_folder_put(const struct small_folder *folder, const char *name, const
 void small_folder_remove(const struct small_folder *folder);
 /* An empty folder of its own. */
 void small_folder_begin(struct small_folder *folder);
-/* All safetensors files of folder `from` as one file of folder `to`, its other JSON files as they are. */
-void small_folder_merge(const char *from, const struct small_folder *to);
+/* All safetensors files of folder `from` as one file of folder `to`, with its config.json. */
+enum merge_vectors { MERGE_VECTORS_AS_THEY_ARE, MERGE_VECTORS_WIDE /* F32 */ };
+void small_folder_merge(const char *from, const struct small_folder *to, enum merge_vectors vectors);
 
 #endif

@@ -334,7 +334,7 @@ static void test_with_tokenizer(void **state)
         struct small_folder merged;
         if (scene_open(&scene, &CASES[i])) {
             small_folder_begin(&merged);
-            small_folder_merge(scene.folder, &merged);
+            small_folder_merge(scene.folder, &merged, MERGE_VECTORS_AS_THEY_ARE);
             put_text(&merged, &CASES[i], (enum template_place)(i % N_TEMPLATE_PLACES));
             quantize(merged.path, scene.gguf, own_type(merged.path));
             check_logits(scene.gguf, &scene.prompts, scene.logits);
@@ -415,6 +415,31 @@ static void test_split(void **state)
     }
 }
 
+/* Norms and biases in F32 beside narrower matrices, as many folders have them: the same model. */
+static void test_wide_vectors(void **state)
+{
+    (void)state;
+    int n_widened = 0;
+    golden_or_skip();
+    for (int i = 0; i < N_CASES; i++) {
+        struct scene scene;
+        struct small_folder wide;
+        if (scene_open(&scene, &CASES[i])) {
+            const char *type = own_type(scene.folder);
+            small_folder_begin(&wide);
+            small_folder_merge(scene.folder, &wide, MERGE_VECTORS_WIDE);
+            check_logits(wide.path, &scene.prompts, scene.logits);
+            quantize(wide.path, scene.gguf, type);
+            assert_string_equal(own_type(scene.gguf), type);
+            check_logits(scene.gguf, &scene.prompts, scene.logits);
+            n_widened += strcmp(type, "F32") != 0;
+            small_folder_remove(&wide);
+            scene_close(&scene);
+        }
+    }
+    assert_true(n_widened > 0);
+}
+
 int main(void)
 {
     log_set_level(LOG_WARN); /* conversions are announced */
@@ -422,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_own_dtype),
         cmocka_unit_test(test_with_tokenizer),
         cmocka_unit_test(test_split),
+        cmocka_unit_test(test_wide_vectors),
     };
     return cmocka_run_group_tests_name("conversion", tests, NULL, NULL);
 }

@@ -293,7 +293,7 @@ static void test_shards_equal_merged(void **state)
         struct small_folder merged;
         path_of(SHARDED[i], path);
         small_folder_begin(&merged);
-        small_folder_merge(path, &merged);
+        small_folder_merge(path, &merged, MERGE_VECTORS_AS_THEY_ARE);
         struct answer shards = plain_answer(path), whole = plain_answer(merged.path);
         assert_same(path, &shards, &whole);
         mem_free(shards.logits);

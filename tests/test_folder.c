@@ -94,6 +94,8 @@ static void test_dtypes_and_shapes(void **state)
     (void)state;
     refused(MADE(.tensor = Q_PROJ, .dtype = "BF16"), STATUS_INVALID,
             "two dtypes: model.embed_tokens.weight is F32, " Q_PROJ " is BF16");
+    refused(MADE(.tensor = "model.norm.weight", .dtype = "BF16"), STATUS_INVALID,
+            "two dtypes: model.embed_tokens.weight is F32, model.norm.weight is BF16");
     refused(MADE(.config = { { "torch_dtype", "\"float32\"" }, { "dtype", "\"bfloat16\"" } }),
             STATUS_INVALID, "two dtypes: dtype says bfloat16, torch_dtype says float32");
     refused(MADE(.tensor = Q_PROJ, .dtype = "I64"), STATUS_UNSUPPORTED,
