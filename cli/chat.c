@@ -87,7 +87,7 @@ static enum status chat_answer(struct chat *chat, const char *text, size_t n)
     chat->has_last = 0;
     enum status status = chat_submit(chat, &id);
     if (status == STATUS_OK) {
-        TRY(result_follow(&chat->last, chat->engine, id, RESULT_STREAM_TEXT));
+        TRY(result_follow(&chat->last, chat->engine, id, RESULT_STREAM_TEXT, NULL));
         TRY(output_write("\n", 1));
         TRY(output_flush());
         status = chat->last.finish == TD_FINISH_ERROR

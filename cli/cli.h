@@ -101,15 +101,36 @@ struct result {
 void result_free(struct result *result);
 /* Adds one event's tokens and text; after TD_EVENT_FINISHED the rest of the fields hold. */
 enum status result_add(struct result *result, const struct td_event *event);
-/* Gathers one request's events to its end; text goes to standard output as it comes, if asked to. An
- * interrupt or a write error cancels the request. */
+/* Gathers one request's events to its end; text goes to standard output as it comes, if asked to, or
+ * token by token as `explain` (may be NULL) shows them. An interrupt or a write error cancels the
+ * request. */
 enum result_text { RESULT_HOLD_TEXT, RESULT_STREAM_TEXT };
-enum status result_follow(struct result *result, struct td_engine *engine, uint64_t id, enum result_text text);
+struct explain;
+enum status result_follow(struct result *result, struct td_engine *engine, uint64_t id, enum result_text text,
+                          struct explain *explain);
 double result_tok_per_s(const struct result *result);
-/* GB/s of weights in file format that decoding read. */
+/* Positions up to the last at which a proposal was ever accepted. */
+int result_n_positions(const struct td_draft_counts *drafted);
+/* GB/s of weights in file format that decoding's passes of the target read. */
 double result_gb_per_s(const struct result *result, const struct td_engine_info *info);
 /* Adds the fields of the result to `object`. roof_gb_per_s 0: roof is null. */
 enum status result_json(const struct result *result, const struct td_engine_info *info,
                         double roof_gb_per_s, json_t *object);
+
+/* ---- drafted.c ---- */
+/* Closing lines: guesses, positions, sources; nothing where nothing can be drafted. */
+void drafted_say(const struct conf *conf, const struct td_engine_info *info,
+                 const struct td_draft_counts *drafted, const struct td_engine_stats *stats);
+/* A text with each token in the colour of who proposed it; without colours, in braces. */
+enum { EXPLAIN_WINDOW = 4, EXPLAIN_TEXT_CAP = 8192 };
+struct explain {
+    struct td_engine *engine;
+    struct td_engine_info info;
+    int32_t last[EXPLAIN_WINDOW];
+    int n_last, colours;
+};
+void explain_init(struct explain *explain, struct td_engine *engine);
+enum status explain_tokens(struct explain *explain, const struct td_event *event);
+void explain_legend(const struct conf *conf, const struct explain *explain);
 
 #endif

@@ -1,6 +1,7 @@
 /* engine: from options to an open engine and a request; what is not built is refused here. */
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "backend/backend.h"
@@ -45,12 +46,25 @@ enum status engine_failed(enum td_status td)
     return td == TD_OK ? STATUS_OK : status_fail(same[td], "%s", sentence);
 }
 
+/* "auto", or how many. */
+static enum status engine_k(const struct conf *conf, int32_t *k)
+{
+    const char *text = conf_text(conf, OPT_K);
+    char *end;
+    *k = -1;
+    if (strcmp(text, "auto") == 0) {
+        return STATUS_OK;
+    }
+    const long asked = strtol(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || asked > TD_MAX_DRAFTED) {
+        return status_fail(STATUS_USAGE, "--k is auto or a number from 0 to %d, found '%s'", TD_MAX_DRAFTED, text);
+    }
+    *k = (int32_t)asked;
+    return STATUS_OK;
+}
+
 static enum status engine_check(const struct conf *conf)
 {
-    if (conf_int(conf, OPT_K) > 0) {
-        return status_fail(STATUS_UNSUPPORTED, "--k %lld needs a draft, and this build has --draft none alone",
-                           (long long)conf_int(conf, OPT_K));
-    }
     if (conf_int(conf, OPT_PAGE) % 16 != 0) {
         return status_fail(STATUS_USAGE, "--page is a multiple of 16, found %lld",
                            (long long)conf_int(conf, OPT_PAGE));
@@ -76,7 +90,10 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
     td_engine_options_init(&options);
     TRY(engine_check(conf));
     TRY(input_model(conf, path, &options.target));
+    TRY(engine_k(conf, &options.k));
     options.draft = conf_text(conf, OPT_DRAFT);
+    options.draft_vocab = conf_text(conf, OPT_DRAFT_VOCAB);
+    options.verify = conf_text(conf, OPT_VERIFY);
     options.target_device = conf_text(conf, OPT_TARGET_DEVICE);
     options.isa = conf_text(conf, OPT_ISA);
     options.plan = conf_text(conf, OPT_PLAN);

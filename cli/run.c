@@ -31,9 +31,11 @@ static enum status run_read_prompt(const struct conf *conf, struct text *prompt,
     return input_read(file ? file : "-", prompt);
 }
 
-static enum status run_close(const struct conf *conf, const struct td_engine_info *info,
-                             const struct result *result)
+static enum status run_close(const struct conf *conf, struct td_engine *engine, const struct result *result)
 {
+    struct td_engine_info about;
+    const struct td_engine_info *info = &about;
+    td_engine_get_info(engine, &about);
     const int quiet = conf_flag(conf, OPT_QUIET), json = conf_flag(conf, OPT_JSON);
     /* whoever interrupts wants to be gone, not a measurement */
     const int measures = (json || !quiet) && !interrupt_seen();
@@ -60,6 +62,9 @@ static enum status run_close(const struct conf *conf, const struct td_engine_inf
         result_tok_per_s(result), gb_per_s, roof, info->threads, info->threads == 1 ? "" : "s",
         roof > 0 ? gb_per_s / roof : 0.0, in_cache ? ": the weights fit in the cache" : "",
         usage->first_token_seconds * 1e3);
+    struct td_engine_stats stats;
+    td_engine_get_stats(engine, &stats);
+    drafted_say(conf, info, &usage->drafted, &stats);
     say(conf, "logits digest %016llx, fingerprint %016llx, plan %s, %s, kv %s (%.1f MB), seed %llu%s",
         (unsigned long long)usage->logits_digest, (unsigned long long)usage->fingerprint, info->plan,
         info->isa, info->kv, (double)info->kv_bytes * 1e-6, (unsigned long long)usage->seed, style_off(2));
@@ -81,10 +86,11 @@ static enum status run_echo(const struct conf *conf, const struct text *prompt)
 static enum status run_request(const struct conf *conf, struct td_engine *engine, const struct text *prompt,
                                int has_ids, struct result *result)
 {
-    struct td_engine_info info;
+    const int json = conf_flag(conf, OPT_JSON), explains = conf_flag(conf, OPT_EXPLAIN) && !json;
+    struct explain explain;
     struct td_request request;
     uint64_t id = 0;
-    td_engine_get_info(engine, &info);
+    explain_init(&explain, engine);
     if (!has_ids) {
         TRY(engine_tokenize(engine, prompt->bytes, prompt->n, &result->prompt));
     }
@@ -93,11 +99,16 @@ static enum status run_request(const struct conf *conf, struct td_engine *engine
     request.n_ids = result->prompt.n;
     TRY(engine_failed(td_submit(engine, &request, &id)));
     TRY(run_echo(conf, prompt));
-    TRY(result_follow(result, engine, id, conf_flag(conf, OPT_JSON) ? RESULT_HOLD_TEXT : RESULT_STREAM_TEXT));
+    TRY(result_follow(result, engine, id, json ? RESULT_HOLD_TEXT : RESULT_STREAM_TEXT,
+                      explains ? &explain : NULL));
     if (result->finish == TD_FINISH_ERROR) {
         return status_fail(STATUS_INVALID, "%s", result->error);
     }
-    TRY(run_close(conf, &info, result));
+    if (explains) {
+        TRY(output_write("\n", 1));
+        explain_legend(conf, &explain);
+    }
+    TRY(run_close(conf, engine, result));
     return interrupt_seen() ? status_fail(STATUS_INTERRUPTED, "interrupted") : STATUS_OK;
 }
 

@@ -158,6 +158,9 @@ struct td_token {
     float logprob;
     const struct td_logprob *top; /* [n_top] */
     int32_t n_top;
+    int32_t source;            /* which source of the draft proposed it; -1: it is the target's own */
+    int32_t rejected_id;       /* what the draft had proposed in its place; -1: nothing */
+    int32_t rejected_source, n_rejected; /* n_rejected: proposed tokens that fell with it, itself included */
 };
 struct td_usage {
     uint64_t seed;             /* of this choice: alone with it, the request gives the same again */

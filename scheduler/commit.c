@@ -43,6 +43,25 @@ static enum sequence_ending ending_after(struct sequence *seq, int32_t id)
     return seq->n_tokens >= request->context ? ENDING_CONTEXT : ENDING_NONE;
 }
 
+/* What the draft had in the place of the token that ends a round. */
+static struct token_origin origin_of(const struct step_part *part, const struct draft_verdict *verdict, int32_t i)
+{
+    const struct draft_proposal *proposal = &part->ask->proposal;
+    if (i < verdict->n_accepted) {
+        return (struct token_origin){ .rejected_id = -1, .source = (int8_t)proposal->source[verdict->path[i]] };
+    }
+    struct token_origin origin = { .rejected_id = -1, .source = -1 };
+    const int32_t parent = i == 0 ? -1 : verdict->path[i - 1];
+    for (int32_t node = parent + 1; node < part->n_nodes && origin.rejected_id < 0; node++) {
+        if (proposal->parent[node] == parent) {
+            origin.rejected_id = proposal->token[node];
+            origin.rejected_source = (int8_t)proposal->source[node];
+            origin.n_rejected = (int16_t)(part->n_nodes - verdict->n_accepted);
+        }
+    }
+    return origin;
+}
+
 /* Walks the accepted tokens and the recovery token until one of them ends the text, at least one. */
 static enum sequence_ending keep_tokens(struct scheduler *s, struct step_part *part,
                                         const struct draft_verdict *verdict)
@@ -53,6 +72,7 @@ static enum sequence_ending keep_tokens(struct scheduler *s, struct step_part *p
         const int8_t row = (int8_t)(i == 0 ? 0 : 1 + verdict->path[i - 1]);
         const struct sampling_choice *choice = &s->picks[part->first_logits + row].choice;
         record_logprobs(seq, choice);
+        seq->origin[sequence_n_generated(seq)] = origin_of(part, verdict, i);
         seq->tokens[seq->n_tokens++] = choice->id; /* accepted means equal to the choice */
         part->row_of_token[part->n_committed++] = row;
         ending = ending_after(seq, choice->id);

@@ -17,8 +17,15 @@ struct opening {
 };
 
 /* ---- auto ---- */
-/* The draft that belongs to a target: the other half of a synthetic pair, or NAME-draft.gguf beside
- * NAME.gguf. Without one, what needs no model. */
+static bool is_there(char word[WORD_CAP], const char *target, size_t n_stem)
+{
+    const int n = snprintf(word, WORD_CAP, "%.*s-draft.gguf", (int)n_stem, target);
+    return n < WORD_CAP && access(word, R_OK) == 0;
+}
+
+/* The draft that belongs to a target: the other half of a synthetic pair; beside a file
+ * "story7M.q8.gguf", "story7M.q8-draft.gguf" or "story-draft.gguf" (its name up to the first digit, dot
+ * or hyphen). Without one, what needs no model. */
 static void resolve_auto(const char *target, char word[WORD_CAP])
 {
     static const char pair[] = "synth:pair=", ending[] = ".gguf";
@@ -28,8 +35,10 @@ static void resolve_auto(const char *target, char word[WORD_CAP])
         return;
     }
     if (n > n_ending && strcmp(target + n - n_ending, ending) == 0) {
-        const int written = snprintf(word, WORD_CAP, "%.*s-draft%s", (int)(n - n_ending), target, ending);
-        if (written < WORD_CAP && access(word, R_OK) == 0) {
+        const char *slash = strrchr(target, '/');
+        const char *name = slash != NULL ? slash + 1 : target;
+        const size_t n_stem = (size_t)(name - target) + strcspn(name, "0123456789.-");
+        if (is_there(word, target, n - n_ending) || (target[n_stem] != '/' && is_there(word, target, n_stem))) {
             return;
         }
     }

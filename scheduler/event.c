@@ -106,7 +106,10 @@ static void put_tokens(struct event_writer *writer, const struct sequence *seq,
     for (int32_t i = 0; i < slice->n_tokens; i++) {
         const int32_t idx = slice->first + i;
         struct td_token *token = &writer->tokens[i];
-        *token = (struct td_token){ .id = ids[idx] };
+        const struct token_origin *origin = &seq->origin[idx];
+        *token = (struct td_token){ .id = ids[idx], .source = origin->source, .rejected_id = origin->rejected_id,
+                                    .rejected_source = origin->rejected_source,
+                                    .n_rejected = origin->n_rejected };
         if (seq->logprob != NULL) {
             token->logprob = seq->logprob[idx];
             token->n_top = seq->n_top[idx];

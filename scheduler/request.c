@@ -156,7 +156,8 @@ static enum status sequence_init(struct sequence *seq, const struct td_request *
     seq->n_tokens = request->n_prompt;
     seq->tokens = mem_alloc((size_t)request->n_prompt + (size_t)request->max_new + SEQUENCE_MAX_PROPOSED,
                             sizeof *seq->tokens);
-    if (seq->tokens == NULL) {
+    seq->origin = mem_alloc((size_t)request->max_new, sizeof *seq->origin);
+    if (seq->tokens == NULL || seq->origin == NULL) {
         return no_memory();
     }
     memcpy(seq->tokens, asked->ids, asked->n_ids * sizeof *seq->tokens);
@@ -176,6 +177,7 @@ static void sequence_deinit(struct sequence *seq)
     mem_free(seq->top);
     mem_free(seq->n_top);
     mem_free(seq->logprob);
+    mem_free(seq->origin);
     mem_free(seq->tokens);
 }
 

@@ -40,6 +40,14 @@ struct sequence_view {
     enum sequence_ending ending;
 };
 
+/* Where a generated token comes from. */
+struct token_origin {
+    int32_t rejected_id;         /* the draft's guess in this place; -1: none, or the right one */
+    int16_t n_rejected;          /* proposed tokens that fell with it, itself included */
+    int8_t source;               /* of the draft, if it was proposed; -1: the target's own */
+    int8_t rejected_source;
+};
+
 struct request;
 struct sequence {
     struct lineup_item place;    /* in the waiting or the running lineup; first, see sequence_of() */
@@ -53,6 +61,7 @@ struct sequence {
     /* ---- tokens: prompt, then generated; the last one is the recovery token ---- */
     int32_t *tokens;             /* [n_prompt + max_new + SEQUENCE_MAX_PROPOSED] */
     int32_t n_tokens;            /* committed */
+    struct token_origin *origin; /* [max_new] of generated tokens */
     float *logprob;              /* [max_new] of generated tokens, NULL when not asked for */
     struct td_logprob *top;      /* [max_new, n_top] */
     uint8_t *n_top;              /* [max_new] */

@@ -58,8 +58,9 @@ check "value out of range" says 2 "from 1 to" run --threads 0
 check "more threads than cores" says 2 "may use" run -p a --threads 256
 check "two prompts" says 2 "one prompt" run -p a --ids 1
 check "verbs not built are refused" says 1 "not built yet" serve
-check "drafts not built are refused" says 1 "not built yet" run --draft model.gguf -p a
-check "k needs a draft" says 1 "needs a draft" run -p a --k 4
+check "a draft that is not there is refused" says 1 "there is no draft" run --draft model.gguf -p a
+check "drafts elsewhere are not built yet" says 1 "not built yet" run --draft tcp://host:1 -p a
+check "k is a number or auto" says 2 "auto or a number" run -p a --k many
 check "unknown bench names the nearest" says 2 "'decode'" bench decod
 check "logits needs ids and out" says 2 "--ids" logits
 environment() { TANDEM_THREADS=many says 2 "TANDEM_THREADS" run -p a; }
