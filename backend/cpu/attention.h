@@ -61,19 +61,22 @@ static inline void attention_segment_init(struct attention_segment *segment,
     const int32_t page_blocks = store->page_slots / KV_BLOCK_SLOTS;
     segment->begin = job->first > base ? job->first - base : 0;
     segment->end = job->last - base < SEGMENT_ELEMS ? job->last - base + 1 : SEGMENT_ELEMS;
-    const int32_t path_at = job->view->n_path > 0 ? job->view->fork / KV_BLOCK_SLOTS : INT32_MAX;
-    for (int32_t b = segment->begin / KV_BLOCK_SLOTS; b * KV_BLOCK_SLOTS < segment->end; b++) {
+    int32_t in_pages = segment->end; /* blocks from here on hold positions of a path */
+    if (job->view->n_path > 0 && job->view->fork - base < segment->end) {
+        in_pages = job->view->fork > base ? (job->view->fork - base) / KV_BLOCK_SLOTS * KV_BLOCK_SLOTS : 0;
+    }
+    int32_t b = segment->begin / KV_BLOCK_SLOTS;
+    for (; b * KV_BLOCK_SLOTS < in_pages; b++) {
         const int32_t at = base / KV_BLOCK_SLOTS + b; /* block of the sequence */
-        if (at >= path_at) {
-            segment->k[b] = attention_path_block(job, at);
-            segment->v[b] = segment->k[b] + attention_block_bytes(store);
-            continue;
-        }
         const size_t offset = attention_block_offset(store, job->layer,
                                                      job->view->pages[at / page_blocks],
                                                      job->kv_head, at % page_blocks);
         segment->k[b] = store->k + offset;
         segment->v[b] = store->v + offset;
+    }
+    for (; b * KV_BLOCK_SLOTS < segment->end; b++) {
+        segment->k[b] = attention_path_block(job, base / KV_BLOCK_SLOTS + b);
+        segment->v[b] = segment->k[b] + attention_block_bytes(store);
     }
 }
 
