@@ -57,14 +57,6 @@ static void keep_to_room(struct scheduler *s)
     }
 }
 
-/* Copy-on-write comes first: a draft may share the target's slots (layerskip). */
-static void copy_pages(struct scheduler *s)
-{
-    if (s->n_copies > 0) {
-        s->options.target->kind->copy(s->options.target, s->copies, s->n_copies);
-    }
-}
-
 static void ask_draft(struct scheduler *s)
 {
     struct draft *draft = s->options.draft;
@@ -90,7 +82,6 @@ static void ask_draft(struct scheduler *s)
 static void add_part(struct scheduler *s, struct step_part *part)
 {
     struct sequence *seq = part->seq;
-    const int8_t *parent = NULL;
     if (part->ask != NULL) {
         const struct draft_proposal *proposal = &part->ask->proposal;
         part->n_nodes = proposal->n;
@@ -100,18 +91,15 @@ static void add_part(struct scheduler *s, struct step_part *part)
         part->n_rows += part->n_nodes;
         part->n_logits = part->n_nodes + 1;
         kv_table_propose(seq->table, part->n_nodes);
-        parent = draft_proposal_chain_len(proposal) < proposal->n ? proposal->parent : NULL;
     }
     part->first_logits = batch_add(s->batch, &(struct batch_part){
         .tokens = seq->tokens + part->first_position, .table = seq->table,
-        .first_position = part->first_position, .n_rows = part->n_rows, .n_logits = part->n_logits,
-        .parent = parent, .n_nodes = parent != NULL ? part->n_nodes : 0 });
+        .first_position = part->first_position, .n_rows = part->n_rows, .n_logits = part->n_logits });
 }
 
 void scheduler_propose(struct scheduler *s)
 {
     batch_clear(s->batch);
-    copy_pages(s);
     ask_draft(s);
     for (int32_t i = 0; i < s->n_parts; i++) {
         add_part(s, &s->parts[i]);
