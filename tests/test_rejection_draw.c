@@ -97,6 +97,20 @@ static void never_what_weighs_nothing(void **state)
     }
 }
 
+/* A coin on the border belongs to the id above it, where a block ends too. */
+static void borders_belong_to_the_id_above(void **state)
+{
+    (void)state;
+    for (int32_t id = 1; id < 600; id++) {
+        float prob[600] = { 0 };
+        prob[id - 1] = prob[id] = 0.5f;
+        assert_int_equal(sampling_draw_from(prob, 600, 0), id - 1);
+        assert_int_equal(sampling_draw_from(prob, 600, coin_of(N_VALUES / 2 - 1)), id - 1);
+        assert_int_equal(sampling_draw_from(prob, 600, coin_of(N_VALUES / 2)), id);
+        assert_int_equal(sampling_draw_from(prob, 600, coin_of(N_VALUES - 1)), id);
+    }
+}
+
 /* The order of a row does not change who gets how much: reversed, the same shares. Powers of two
  * change nothing at all. */
 static void order_and_scale_do_not_matter(void **state)
@@ -243,6 +257,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shares_are_weights),
         cmocka_unit_test(never_what_weighs_nothing),
+        cmocka_unit_test(borders_belong_to_the_id_above),
         cmocka_unit_test(order_and_scale_do_not_matter),
         cmocka_unit_test(nearly_equal_rows),
         cmocka_unit_test(normalised_rows),

@@ -510,6 +510,39 @@ static void repeated_sibling_is_not_entered(void **state)
     assert_int_equal(path.node[0], 0);
 }
 
+static enum status even_prob(void *context, int32_t row, const float **prob)
+{
+    (void)context;
+    static const float even[3] = { 0.5f, 0.5f, 0 };
+    *prob = even;
+    return row > 0 ? status_fail(STATUS_NUMERIC, "a row that is not needed") : STATUS_OK;
+}
+
+static float falling_coin(void *context, enum coin_purpose purpose, int32_t position, int32_t index)
+{
+    (void)context;
+    (void)position;
+    return purpose == COIN_ACCEPT && index == 0 ? 0.75f : 0.25f;
+}
+
+/* Where a refusal leaves nothing the row stays as it was; the refused token is still refused. */
+static void repeated_sibling_stays_refused(void **state)
+{
+    (void)state;
+    static const int32_t parent[] = { -1, -1 }, token[] = { 0, 0 };
+    static const float too_much[3] = { 1, 1, 1 };
+    static const float *const stated[] = { too_much, too_much };
+    float scratch[3];
+    struct verify_path path;
+    const struct verify_tree_run run = { .target = { 3, even_prob, NULL },
+                                         .coins = { .coin = falling_coin },
+                                         .tree = { token, parent, 2 },
+                                         .draft_prob = stated, .scratch = scratch };
+    assert_int_equal(verify_tree_rejection(&run, &path), STATUS_OK);
+    assert_int_equal(path.n_accepted, 0);
+    assert_int_equal(path.recovery_token, 0); /* 0.25 of the whole target row */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -522,6 +555,7 @@ int main(void)
         cmocka_unit_test(draft_may_lie),
         cmocka_unit_test(failed_row_ends_the_walk),
         cmocka_unit_test(repeated_sibling_is_not_entered),
+        cmocka_unit_test(repeated_sibling_stays_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
