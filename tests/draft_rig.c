@@ -104,6 +104,12 @@ static void open_draft(struct draft_rig *rig)
         must(draft_none_create(&rig->draft));
         return;
     }
+    if (o->draft_layers != 0) {
+        must(draft_layerskip_create(&(struct draft_layerskip_options){
+            .common = common, .target = rig->target, .n_layers = o->draft_layers > 0 ? o->draft_layers : 0,
+            .n_target_layers = model_get_config(rig->target_model)->n_layers }, &rig->draft));
+        return;
+    }
     if (o->draft != NULL || o->draft_quant != NULL) {
         rig->draft_model = load(rig, o->draft != NULL ? o->draft : o->target, o->draft_quant);
     }
@@ -191,6 +197,7 @@ int32_t draft_rig_submit(struct draft_rig *rig, const struct draft_rig_request *
     asked.repetition_penalty = spec->repetition_penalty > 0 ? spec->repetition_penalty : 1;
     asked.has_seed = 1;
     asked.seed = spec->seed;
+    asked.n = spec->n > 0 ? spec->n : 1;
     asked.ignore_eos = 1;
     asked.want_text = 0;
     must(request_create(&limits, &asked, &rig->requests[idx]));
@@ -285,6 +292,15 @@ void draft_rig_run(struct draft_rig *rig)
 }
 
 /* ---- O1 ---- */
+static void assert_same(const struct sequence *a, const struct sequence *b)
+{
+    assert_int_equal(a->state, SEQUENCE_FINISHED);
+    assert_int_equal(a->ending, b->ending);
+    assert_int_equal(a->n_tokens, b->n_tokens);
+    assert_memory_equal(a->tokens, b->tokens, (size_t)a->n_tokens * sizeof *a->tokens);
+    assert_true(digest_value(&a->digest) == digest_value(&b->digest));
+}
+
 void draft_rig_assert_plain(const struct draft_rig *rig)
 {
     static struct draft_rig plain;
@@ -297,12 +313,10 @@ void draft_rig_assert_plain(const struct draft_rig *rig)
     }
     draft_rig_run(&plain);
     for (int32_t i = 0; i < rig->n_requests; i++) {
-        const struct sequence *a = draft_rig_sequence(rig, i), *b = draft_rig_sequence(&plain, i);
-        assert_int_equal(a->state, SEQUENCE_FINISHED);
-        assert_int_equal(a->ending, b->ending);
-        assert_int_equal(a->n_tokens, b->n_tokens);
-        assert_memory_equal(a->tokens, b->tokens, (size_t)a->n_tokens * sizeof *a->tokens);
-        assert_true(digest_value(&a->digest) == digest_value(&b->digest));
+        assert_int_equal(rig->requests[i]->n_choices, plain.requests[i]->n_choices);
+        for (int32_t c = 0; c < rig->requests[i]->n_choices; c++) {
+            assert_same(&rig->requests[i]->sequences[c], &plain.requests[i]->sequences[c]);
+        }
     }
     draft_rig_close(&plain);
 }

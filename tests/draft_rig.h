@@ -12,7 +12,7 @@ enum { DRAFT_RIG_MAX_REQUESTS = 32 };
 struct draft_rig_options {
     const char *target, *draft;  /* sources; draft NULL: the target's own model */
     const char *draft_quant;     /* type the draft is converted to, or NULL */
-    int32_t draft_layers;        /* > 0: the target's first layers instead of a model */
+    int32_t draft_layers;        /* > 0: the target's first layers instead of a model; < 0: its default */
     int32_t page_slots, n_pages, draft_page_slots, draft_pages; /* 0: enough */
     int32_t context, draft_context, max_batch, prefill_chunk, draft_chunk, k;
     int32_t n_vocab_common;      /* 0: the smaller's */
@@ -32,7 +32,8 @@ struct draft_rig_request {
     uint64_t prompt_seed, seed;
     int32_t n_prompt, max_tokens;
     float temperature, top_p, repetition_penalty;
-    int32_t top_k, first_id;     /* first_id > 0: the prompt's first token - 1 */
+    int32_t top_k, first_id;     /* first_id > 0: the prompt's first token + 1 */
+    int32_t n;                   /* choices; 0 = 1 */
 };
 
 struct draft_rig {
