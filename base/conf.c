@@ -39,8 +39,10 @@ static const struct conf_verb_info verb_table[VERB_COUNT] = {
     [VERB_INSPECT] = {"inspect", "FILE", "what a model file holds", NULL, 0, 1, NULL},
     [VERB_SYNTH] = {"synth", "NAME", "a model of random weights and real shapes",
         "NAME is SHAPE,TYPE and settings: llama-1b,q4_0,seed=1. Shapes: llama-1b, llama-8b,\n"
-        "llama-70b, smol-135m, tiny, ...; layers=, vocab= and context= adjust them. Without --out\n"
-        "says what it would be. synth:NAME is a --target for other verbs.", 1, 1, NULL},
+        "llama-70b, qwen3-8b, qwen3-moe-30b, smol-135m, smol-30m, tiny, ...; layers=, vocab= and\n"
+        "context= adjust them. Without --out says what it would be. synth:NAME is a --target for\n"
+        "other verbs. pair=SHAPE,TYPE,draft=SHAPE,agree=0.8,tail=1.0,peak=0.9,seed=1 is a planted\n"
+        "pair: this name is its target, with ,role=draft its draft (draft-type=, draft-layers=).", 1, 1, NULL},
     [VERB_TOKENIZE] = {"tokenize", "[TEXT]", "text to ids",
         "Text comes from the argument, or from standard input byte for byte.", 0, 1, NULL},
     [VERB_DETOKENIZE] = {"detokenize", "[IDS...]", "ids to text",
@@ -67,7 +69,7 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
     [OPT_TARGET] = {"target", 'm', CONF_TEXT, 0, 0, NULL, NULL, NULL, "MODEL",
         "a GGUF file (the first of a split one), a Hugging Face folder, or "
         "synth:llama-1b,q4_0,seed=1 built in memory (default: the model that comes with the program)", EVERY & ~(V(SYNTH) | V(QUANTIZE))},
-    [OPT_DRAFT] = {"draft", 'd', CONF_TEXT, 0, 0, "auto", NULL, "tcp:*", "DRAFT",
+    [OPT_DRAFT] = {"draft", 'd', CONF_TEXT, 0, 0, "none", NULL, "tcp:*", "DRAFT",
         "what proposes tokens: none, ngram, suffix, layerskip[:LAYERS], a smaller MODEL of the same "
         "vocabulary, or several apart by commas; auto: the model's own draft where it has one, else "
         "suffix", GENERATES | V(DOCTOR)},

@@ -92,6 +92,22 @@ const struct model_vocab *model_source_vocab(const struct model_source *source);
 /* What the model's makers advise for sampling (generation_config.json); below 0: not said. */
 struct model_hints { double temperature, top_p, min_p, repetition_penalty; int32_t top_k; };
 struct model_hints model_source_hints(const struct model_source *source);
+/* A synthetic pair, as asked for: both sides, and the law planted in them. The target's next token is
+ * the successor of the last one on a single cycle through the vocabulary; the draft has it first after
+ * a share `agree` of the ids, elsewhere at a rank r > 1 with P(r > F) = F^-tail, at most max_rank; at
+ * temperature 1 the top token has probability `peak`. */
+enum model_pair_role { MODEL_PAIR_TARGET, MODEL_PAIR_DRAFT };
+enum { MODEL_PAIR_MAX_RANK = 64 };
+struct model_pair {
+    double agree, tail, peak;
+    int32_t max_rank;
+    enum model_pair_role role;         /* the side that this source is */
+    uint64_t seed;
+    const char *target_shape, *draft_shape;
+    uint32_t target_type, draft_type;  /* GGUF numbers */
+};
+/* NULL for everything that is no side of a synthetic pair; lives as long as the source. */
+const struct model_pair *model_source_pair(const struct model_source *source);
 /* The folder whose tokenizer.json holds the vocabulary; NULL where it is in the file itself. */
 const char *model_source_folder(const struct model_source *source);
 /* Writes source as a GGUF v3 file (synth --out; types unchanged). */
@@ -158,15 +174,12 @@ struct pass {
     const int32_t *position;            /* [n_rows]; -1 = pad row */
     const int32_t *slot;                /* [n_rows] where K and V go; -1 = nowhere (pad) */
     const int32_t *seq_of_row;          /* [n_rows] index into views */
-    const struct kv_view *views;        /* [n_seqs] a sequence's, or a branch's where it has a path */
+    const struct kv_view *views;        /* [n_seqs] */
     const int32_t *logits_row;          /* [n_logits] rows whose logits are wanted */
     /* taps: residual stream before layer tap_layer (n_layers = after the last) of every row, fp32
      * [n_rows, dim]; NULL = not asked for */
     float *tap;
     int32_t tap_layer;
-    /* only the first n_layers layers run, then the last norm and the head: 0 = all. K and V of the
-     * layers left out are not written. */
-    int32_t n_layers;
 };
 /* Submits the whole pass; returns its last ticket. Logits: pass_buffers_logits, row i of logits_row. */
 uint64_t model_forward(const struct model *model, struct lane *lane, const struct kv_store *store,

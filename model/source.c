@@ -90,6 +90,8 @@ const struct model_vocab *model_source_vocab(const struct model_source *source)
 
 const char *model_source_folder(const struct model_source *source) { return source->folder; }
 
+const struct model_pair *model_source_pair(const struct model_source *source) { return source->pair; }
+
 struct model_hints model_source_hints(const struct model_source *source)
 {
     const struct model_hints none = { -1, -1, -1, -1, -1 };

@@ -36,6 +36,7 @@ struct model_source {
     const struct gguf *gguf;           /* keys as the file has them, owned by the kind; NULL: none */
     struct model_hints hints;          /* has_hints false: none */
     bool has_hints;
+    const struct model_pair *pair;     /* owned by the kind; NULL: not of a synthetic pair */
     enum status check;                 /* what model_source_check() says, and its sentence */
     char check_sentence[SOURCE_SENTENCE_CAP];
     char label[256];                   /* how sentences call it */

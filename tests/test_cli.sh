@@ -249,6 +249,18 @@ synth() {
         [ "$(field logits_digest "$dir/out")" = "$(field logits_digest "$dir/from_file")" ]
 }
 check "synth, in memory and as a file" synth
+synth_pair() {
+    pair=pair=tiny,q8_0,draft=tiny,agree=0.7,seed=3
+    run_it 0 synth $pair && out_has 'synthetic pair, seed 3' && out_has 'target: tiny Q8_0' &&
+        out_has 'draft: tiny Q4_0' && out_has 'agrees after 0.7 of the ids' &&
+        run_it 0 synth $pair --json && out_has '"kind":"synthetic pair"' && out_has '"agree":0.7' &&
+        out_has '"pass_bytes":' && run_it 0 synth $pair,role=draft --out "$dir/draft.gguf" &&
+        run_it 0 run -m "$dir/draft.gguf" --ids 1,2,3 -n 8 --json && cp "$dir/out" "$dir/from_file" &&
+        run_it 0 run -m synth:$pair,role=draft --ids 1,2,3 -n 8 --json &&
+        [ "$(field logits_digest "$dir/out")" = "$(field logits_digest "$dir/from_file")" ]
+}
+check "a synthetic pair, described and its draft as a file" synth_pair
+check "a pair with an unknown draft" says 1 "did you mean smol-30m" synth pair=tiny,draft=smol-30
 quantize() {
     printf '%s, there was a girl. She liked to play. One day she saw a big dog.' "$story" >"$dir/prose"
     run_it 0 quantize $model "$dir/q4.gguf" q4_0 --text "$dir/prose" --threads 1 &&
