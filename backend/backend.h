@@ -179,11 +179,29 @@ size_t kv_store_bytes(const struct kv_store *shape); /* K and V, all layers; fil
 enum status kv_store_init(struct backend *backend, struct kv_store *store); /* shape set, takes memory */
 void kv_store_deinit(struct backend *backend, struct kv_store *store);
 
-/* What one sequence's rows see: positions 0..n-1 lie in slots pages[p / page_slots], in order. */
+/* What rows see. Below `fork`, or everywhere when there is no path, position p lies in slot
+ * p % page_slots of page pages[p / page_slots]; position fork + i lies in slot path[i]. So branches of
+ * a speculation share what is committed and own only their tails, wherever those were written:
+ *
+ *     pages    0 1 2 3 4 5 6 7|8 9 . .        a chain: n_path = 0, all else that is zero is not read
+ *     branch   0 1 2 3 4 5 6 7|8|. . a . b    fork = 9, path = slots of a and b, positions 9 and 10
+ *
+ * The bits do not depend on where a position lies. A path ends at or after its rows' own position. */
+enum { KV_PATH_CAP = 64 };
 struct kv_view {
     const uint32_t *pages; /* borrowed from the page table; may not change while a pass runs */
     int32_t n_pages;
+    int32_t fork;
+    const int32_t *path;   /* [n_path] page * page_slots + offset; borrowed likewise */
+    int32_t n_path;        /* at most KV_PATH_CAP; 0: a chain */
 };
+static inline int32_t kv_view_slot(const struct kv_view *view, int32_t page_slots, int32_t position)
+{
+    if (view->n_path > 0 && position >= view->fork) {
+        return view->path[position - view->fork];
+    }
+    return (int32_t)view->pages[position / page_slots] * page_slots + position % page_slots;
+}
 
 /* ---- operations ---- */
 /* out[row] = row token[row] of the embedding, widened to fp32 */
@@ -243,7 +261,7 @@ void backend_rope_store(struct lane *lane, const struct op_rope_store *op);
 struct op_attention {
     const float *q;                 /* [n_rows, n_heads, head_dim] */
     float *out;                     /* [n_rows, n_heads, head_dim] */
-    const struct kv_view *views;    /* [n_seqs] */
+    const struct kv_view *views;    /* a row's is views[seq_of_row[row]] */
     const int32_t *seq_of_row;      /* [n_rows] */
     const int32_t *position;        /* [n_rows]; < 0: a pad row, gives zeros */
     const struct kv_store *store;

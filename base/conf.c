@@ -69,7 +69,7 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
     [OPT_TARGET] = {"target", 'm', CONF_TEXT, 0, 0, NULL, NULL, NULL, "MODEL",
         "a GGUF file (the first of a split one), a Hugging Face folder, or "
         "synth:llama-1b,q4_0,seed=1 built in memory (default: the model that comes with the program)", EVERY & ~(V(SYNTH) | V(QUANTIZE))},
-    [OPT_DRAFT] = {"draft", 'd', CONF_TEXT, 0, 0, "none", NULL, "tcp:*", "DRAFT",
+    [OPT_DRAFT] = {"draft", 'd', CONF_TEXT, 0, 0, "auto", NULL, "tcp:*", "DRAFT",
         "what proposes tokens: none, ngram, suffix, layerskip[:LAYERS], a smaller MODEL of the same "
         "vocabulary, or several apart by commas; auto: the model's own draft where it has one, else "
         "suffix", GENERATES | V(DOCTOR)},

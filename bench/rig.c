@@ -57,7 +57,7 @@ static enum status rig_take_kv(struct bench_rig *rig, const struct bench_rig_opt
     for (int32_t i = 0; i < n_pages; i++) {
         rig->pages[i] = (uint32_t)i;
     }
-    rig->view = (struct kv_view){rig->pages, n_pages};
+    rig->view = (struct kv_view){.pages = rig->pages, .n_pages = n_pages};
     rig->slot = rig->position + options->cap_rows;
     rig->seq_of_row = rig->slot + options->cap_rows;
     rig->logits_row = rig->seq_of_row + options->cap_rows;

@@ -48,7 +48,7 @@ static void run_pass(struct backend *backend, struct lane *lane, const struct mo
     static const int32_t SEQS[N_ROWS], LOGITS[N_ROWS] = { 0, 1 };
     static const uint32_t PAGES[1];
     const struct model_config *config = model_get_config(model);
-    const struct kv_view view = { PAGES, 1 };
+    const struct kv_view view = { .pages = PAGES, .n_pages = 1 };
     struct kv_store store = { .type = KV_F16, .n_layers = config->n_layers, .n_kv_heads = config->n_kv_heads,
                               .head_dim = config->head_dim, .page_slots = CONTEXT, .n_pages = 1 };
     struct pass_buffers *buffers;

@@ -188,6 +188,7 @@ static void check_pass(const struct forward *f)
     const struct model_config *config = &f->model->config;
     ASSERT(pass->n_rows >= 1 && pass->n_rows <= f->buffers->cap_rows);
     ASSERT(pass->n_logits >= 0 && pass->n_logits <= f->buffers->cap_logits);
+    ASSERT(pass->n_layers >= 0 && pass->n_layers <= config->n_layers);
     ASSERT(f->store->n_layers == config->n_layers && f->store->n_kv_heads == config->n_kv_heads &&
            f->store->head_dim == config->head_dim);
     for (int32_t i = 0; i < pass->n_rows; i++) {
@@ -216,7 +217,8 @@ uint64_t model_forward(const struct model *model, struct lane *lane, const struc
     check_pass(&f);
     backend_embed(lane, &(struct op_embed){ .table = matrix(&f, -1, ROLE_EMBED), .token = pass->token,
                                             .out = buffers->x, .n_rows = pass->n_rows });
-    for (int32_t layer = 0; layer < model->config.n_layers; layer++) {
+    const int32_t n_layers = pass->n_layers > 0 ? pass->n_layers : model->config.n_layers;
+    for (int32_t layer = 0; layer < n_layers; layer++) {
         tap(&f, layer);
         attention(&f, layer);
         if (model->config.experts.n > 0) {
@@ -225,8 +227,11 @@ uint64_t model_forward(const struct model *model, struct lane *lane, const struc
             feed_forward(&f, layer);
         }
     }
-    tap(&f, model->config.n_layers);
+    tap(&f, n_layers);
     head(&f);
-    buffers->shared_bytes += model->shared_bytes + (pass->n_logits > 0 ? model->head_bytes : 0);
+    for (int32_t layer = -1; layer < n_layers; layer++) {
+        buffers->shared_bytes += model->blocks[layer + 1].shared_bytes;
+    }
+    buffers->shared_bytes += pass->n_logits > 0 ? model->head_bytes : 0;
     return lane_submit(lane, end_of_pass_fn, NULL, 0, 1);
 }

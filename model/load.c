@@ -78,7 +78,7 @@ static int32_t chunk_rows(const struct loader *loader, const struct load_tensor 
 }
 
 /* Which passes read a tensor: all, those with logits, those that touch its experts. */
-static void count_bytes(struct model *model, enum tensor_role role, uint64_t bytes)
+static void count_bytes(struct model *model, int32_t layer, enum tensor_role role, uint64_t bytes)
 {
     if (role == ROLE_ROPE_FACTORS || (role == ROLE_EMBED && !model->config.tied_head)) {
         return;
@@ -87,7 +87,7 @@ static void count_bytes(struct model *model, enum tensor_role role, uint64_t byt
     if (role == ROLE_HEAD || role == ROLE_EMBED) {
         model->head_bytes += bytes;
     } else if (role != ROLE_EXPERT_GATE && role != ROLE_EXPERT_UP && role != ROLE_EXPERT_DOWN) {
-        model->shared_bytes += bytes;
+        model->blocks[layer + 1].shared_bytes += bytes;
     }
 }
 
@@ -107,7 +107,7 @@ static enum status plan_tensor(struct loader *loader, const struct family_bindin
     loader->chunk_bytes = bytes > loader->chunk_bytes ? bytes : loader->chunk_bytes;
     loader->total_bytes += info->bytes;
     loader->model->memory_bytes += tensor_bytes(binding);
-    count_bytes(loader->model, binding->tensor->role, info->bytes);
+    count_bytes(loader->model, binding->layer, binding->tensor->role, info->bytes);
     if (loader->model->memory_bytes > SIZE_MAX / 4 || loader->n_chunks + n_chunks > MAX_CHUNKS) {
         return status_fail(STATUS_NO_MEMORY, "%s: the weights do not fit into an address space",
                            loader->source->label);

@@ -174,12 +174,15 @@ struct pass {
     const int32_t *position;            /* [n_rows]; -1 = pad row */
     const int32_t *slot;                /* [n_rows] where K and V go; -1 = nowhere (pad) */
     const int32_t *seq_of_row;          /* [n_rows] index into views */
-    const struct kv_view *views;        /* [n_seqs] */
+    const struct kv_view *views;        /* [n_seqs] a sequence's, or a branch's where it has a path */
     const int32_t *logits_row;          /* [n_logits] rows whose logits are wanted */
     /* taps: residual stream before layer tap_layer (n_layers = after the last) of every row, fp32
      * [n_rows, dim]; NULL = not asked for */
     float *tap;
     int32_t tap_layer;
+    /* only the first n_layers layers run, then the last norm and the head: 0 = all. K and V of the
+     * layers left out are not written. */
+    int32_t n_layers;
 };
 /* Submits the whole pass; returns its last ticket. Logits: pass_buffers_logits, row i of logits_row. */
 uint64_t model_forward(const struct model *model, struct lane *lane, const struct kv_store *store,

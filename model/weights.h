@@ -9,7 +9,10 @@ struct tensor_slot {
     struct expert_weights experts; /* or */
     float *vector;                 /* [n], NULL when the model has no such tensor */
 };
-struct model_block { struct tensor_slot slot[ROLE_COUNT]; };
+struct model_block {
+    struct tensor_slot slot[ROLE_COUNT];
+    uint64_t shared_bytes; /* of weight_bytes, what every pass through here reads: no experts, no head */
+};
 
 struct model {
     struct model_config config;
@@ -20,9 +23,7 @@ struct model {
     float *cos, *sin;           /* [context, rope.dims / 2] */
     int32_t context;
     uint64_t digest, weight_bytes;
-    /* of weight_bytes, what every pass reads, and what one with logits reads besides; the rest are
-     * experts */
-    uint64_t shared_bytes, head_bytes;
+    uint64_t head_bytes;        /* of weight_bytes, what a pass with logits reads besides */
 };
 
 /* layer -1: what exists once */

@@ -64,4 +64,27 @@ enum status sampling_distribution(const struct backend *backend,
                                   int32_t n_vocab, const int32_t *history, int32_t n_history,
                                   struct sampling_scratch *scratch, float *prob /* [n_vocab] */);
 
+/* ---- rows of weights: draws of the rejection rule ----
+ * The weight of id is max(prob[id] - less[id], 0), and 0 for without_id. Any thread; borrowed. */
+struct sampling_weights {
+    const float *prob;  /* [n_vocab] in [0, 1] */
+    const float *less;  /* [n_vocab] what is taken off, where it is above 0; NULL: nothing */
+    int32_t without_id; /* -1 = none */
+    int32_t n_vocab;    /* 1 .. 2^22 */
+};
+/* The id that `coin`, 24 bits in [0, 1), names: inverse of the running sum, ids ascending, in
+ * integers. Never an id of weight 0; -1 when all weights are 0. */
+int32_t sampling_draw_weights(const struct sampling_weights *weights, float coin);
+/* A draft's draw: the same with prob alone, the coin being that of COIN_DRAFT. */
+int32_t sampling_draw_from(const float *prob /* [n_vocab] */, int32_t n_vocab, float coin);
+/* out = the weights divided by their sum (in double, canonical order of a row's sum); out may be
+ * prob. False, with nothing written, when all weights are 0. */
+bool sampling_normalise_weights(const struct sampling_weights *weights, float *out /* [n_vocab] */);
+
+enum { SAMPLING_MAX_RESHAPED = 256 };
+/* Saguaro sampling (Kumar, Dao, May 2026): the n_top likeliest ids, lowest id first among equals,
+ * times `factor` in [0, 1], the row normalised again. If nothing would be left, the row stays. */
+void sampling_reshape_top(float *prob /* [n_vocab] */, int32_t n_vocab, int32_t n_top,
+                          float factor);
+
 #endif

@@ -123,7 +123,8 @@ enum td_status td_detokenize(struct td_engine *engine, const int32_t *ids, size_
 void td_request_init(struct td_request *request)
 {
     *request = (struct td_request){
-        .max_tokens = -1, .top_p = 1, .repetition_penalty = 1, .logprobs = -1, .n = 1, .want_text = 1,
+        .max_tokens = -1, .top_p = 1, .repetition_penalty = 1, .logprobs = -1, .n = 1, .k = -1,
+        .want_text = 1,
     };
 }
 

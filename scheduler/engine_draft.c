@@ -96,9 +96,17 @@ static enum status open_draft_model(struct opening *opening, const char *name)
 
 static enum status add_model(struct opening *opening, const char *name, struct draft **out)
 {
-    *out = NULL;
+    struct td_engine *engine = opening->engine;
+    if (engine->draft_model != NULL) {
+        return status_fail(STATUS_UNSUPPORTED, "one draft model at a time, found another: '%s'", name);
+    }
     TRY(open_draft_model(opening, name));
-    return status_fail(STATUS_UNSUPPORTED, "there is no draft '%s' yet", name);
+    const struct engine_plan *plan = &engine->plan;
+    const int32_t per_seq = (engine->draft_context + plan->page_slots - 1) / plan->page_slots;
+    return draft_model_create(&(struct draft_model_options){
+        .common = opening->common, .model = engine->draft_model, .lane = engine->lane, .kv = plan->kv,
+        .context = engine->draft_context, .page_slots = plan->page_slots, .n_pages = per_seq * plan->max_batch,
+        .prefill_chunk = plan->prefill_chunk, .n_vocab_common = engine->n_vocab_common }, out);
 }
 
 /* ---- words ---- */

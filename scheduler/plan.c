@@ -24,7 +24,9 @@ static struct wish wish_of(const struct scheduler *s, const struct sequence *seq
     const int32_t n_more = seq->request->max_new - sequence_n_generated(seq);
     ASSERT(left >= 1); /* I2 */
     if (left == 1 || (left <= k_max && sequence_n_generated(seq) > 0)) { /* a side branch was accepted */
-        const int32_t k = min_i32(k_max + 1 - left, min_i32(n_more - 1, s->options.draft->context - seq->n_tokens));
+        const int32_t asked = seq->request->k < 0 ? k_max : min_i32(k_max, seq->request->k);
+        const int32_t room = min_i32(n_more - 1, s->options.draft->context - seq->n_tokens);
+        const int32_t k = min_i32(asked, min_i32(k_max + 1 - left, room));
         return (struct wish){ .n_rows = left, .n_proposed = k > 0 ? k : 0, .reaches_end = true };
     }
     const int32_t n_rows = min_i32(left, s->prefill_left);
@@ -77,6 +79,7 @@ static void fill_ask(struct scheduler *s, struct step_part *part, const struct w
     ask->params = &seq->params;
     ask->table = seq->table;
     ask->k_max = ask->n_nodes_max = wish->n_proposed;
+    ask->is_fixed = seq->request->k >= 0;
     ask->stop_below = 0.0f;
     ask->wants_prob = s->options.rule == VERIFY_REJECTION;
     ask->proposal.n = 0;

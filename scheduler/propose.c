@@ -57,6 +57,14 @@ static void keep_to_room(struct scheduler *s)
     }
 }
 
+/* Before the draft, which may write to the target's slots: to a page that another's copy reads. */
+static void submit_copies(struct scheduler *s)
+{
+    struct target *target = s->options.target;
+    target->kind->copy(target, s->copies, s->n_copies);
+    s->n_copies = 0;
+}
+
 static void ask_draft(struct scheduler *s)
 {
     struct draft *draft = s->options.draft;
@@ -72,6 +80,7 @@ static void ask_draft(struct scheduler *s)
     }
     const int64_t begin_ns = clock_now_ns();
     keep_to_chains(s);
+    submit_copies(s);
     draft->kind->propose(draft, s->asks, s->n_asks);
     check_proposals(s);
     policy_trim(s->policy, s->asks, s->n_asks, n_other);

@@ -27,13 +27,19 @@ uint64_t model_target_kv_bytes(const struct model_config *config,
     return kv_store_bytes(&shape);
 }
 
+static void model_target_copy(struct target *base, const struct kv_copy *copies, int32_t n)
+{
+    struct model_target *target = (struct model_target *)base;
+    for (int32_t i = 0; i < n; i++) {
+        backend_page_copy(base->lane, &(struct op_page_copy){
+            .store = &target->store, .src = copies[i].src, .dst = copies[i].dst });
+    }
+}
+
 static void model_target_begin(struct target *base, const struct target_work *work)
 {
     struct model_target *target = (struct model_target *)base;
-    for (int32_t i = 0; i < work->n_copies; i++) {
-        backend_page_copy(base->lane, &(struct op_page_copy){
-            .store = &target->store, .src = work->copies[i].src, .dst = work->copies[i].dst });
-    }
+    model_target_copy(base, work->copies, work->n_copies);
     target->ticket = model_forward(target->model, base->lane, &target->store, work->pass,
                                    target->buffers);
 }
@@ -59,6 +65,7 @@ static const struct target_kind model_target_kind = {
     .name = "model",
     .begin = model_target_begin,
     .end = model_target_end,
+    .copy = model_target_copy,
     .destroy = model_target_destroy,
 };
 

@@ -26,6 +26,8 @@ struct target_kind {
     void (*begin)(struct target *target, const struct target_work *work);
     /* Waits for it. *logits is [pass.n_logits, n_vocab], valid until the next begin. */
     enum status (*end)(struct target *target, const float **logits);
+    /* Submits copies of pages, in this order, before whatever is begun next; the list is not kept. */
+    void (*copy)(struct target *target, const struct kv_copy *copies, int32_t n);
     void (*destroy)(struct target *target);
 };
 struct target {

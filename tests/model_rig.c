@@ -24,7 +24,7 @@ static enum status take_kv(struct model_rig *rig, const struct model_rig_options
         for (int32_t i = 0; i < rig->pages_per_seq; i++) {
             pages[i] = (uint32_t)(i * rig->n_seqs + s);
         }
-        rig->views[s] = (struct kv_view){ pages, rig->pages_per_seq };
+        rig->views[s] = (struct kv_view){ .pages = pages, .n_pages = rig->pages_per_seq };
     }
     for (int32_t i = 0; i < n_pages; i++) {
         kv_store_poison(&rig->store, (uint32_t)i, 0, page_slots);

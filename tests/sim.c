@@ -75,11 +75,11 @@ static void write_rows(struct sim *sim, const struct pass *pass)
 static void read_row(struct sim *sim, const struct pass *pass, int32_t row, float *logits)
 {
     const struct kv_view *view = &pass->views[pass->seq_of_row[row]];
-    const int32_t page_slots = sim->options.page_slots;
     uint64_t hash = hash_start();
     for (int32_t p = 0; p <= pass->position[row]; p++) {
-        const uint32_t page = view->pages[p / page_slots];
-        const struct slot *slot = &sim->slots[(int32_t)page * page_slots + p % page_slots];
+        const int32_t at = kv_view_slot(view, sim->options.page_slots, p);
+        const int32_t page = at / sim->options.page_slots;
+        const struct slot *slot = &sim->slots[at];
         if (slot->position != p) {
             note(sim, "a row sees a slot that holds another position");
         }
@@ -91,14 +91,20 @@ static void read_row(struct sim *sim, const struct pass *pass, int32_t row, floa
     fill_logits(&sim->options, hash, pass->token[row], logits);
 }
 
-static void sim_begin(struct target *target, const struct target_work *work)
+static void sim_copy(struct target *target, const struct kv_copy *copies, int32_t n)
 {
     struct sim *sim = (struct sim *)target;
     const size_t page_slots = (size_t)sim->options.page_slots;
-    for (int32_t i = 0; i < work->n_copies; i++) {
-        memcpy(sim->slots + work->copies[i].dst * page_slots,
-               sim->slots + work->copies[i].src * page_slots, page_slots * sizeof *sim->slots);
+    for (int32_t i = 0; i < n; i++) {
+        memcpy(sim->slots + copies[i].dst * page_slots, sim->slots + copies[i].src * page_slots,
+               page_slots * sizeof *sim->slots);
     }
+}
+
+static void sim_begin(struct target *target, const struct target_work *work)
+{
+    struct sim *sim = (struct sim *)target;
+    sim_copy(target, work->copies, work->n_copies);
     write_rows(sim, work->pass);
     for (int32_t i = 0; i < work->pass->n_logits; i++) {
         read_row(sim, work->pass, work->pass->logits_row[i], sim->logits + (size_t)i * SIM_VOCAB);
@@ -182,7 +188,7 @@ void sim_prompt(const struct sim_spec *spec, int32_t *tokens)
 
 struct sim *sim_open(const struct sim_options *options)
 {
-    static const struct target_kind kind = { "table", sim_begin, sim_end, sim_target_destroy };
+    static const struct target_kind kind = { "table", sim_begin, sim_end, sim_copy, sim_target_destroy };
     static const struct draft_kind draft_kind = { "pattern", sim_propose, draft_observe_nothing,
                                                   draft_forget_nothing, sim_draft_destroy };
     struct sim *sim = mem_alloc(1, sizeof *sim);

@@ -13,7 +13,8 @@
 
 #include "backend/cpu/attention.h"
 
-enum { N_LAYERS = 2, N_KV_HEADS = 2, MAX_GROUP = 9, MAX_LEN = 768, LAYER = 1, KV_HEAD = 1 };
+enum { N_LAYERS = 2, N_KV_HEADS = 2, MAX_GROUP = 9, MAX_LEN = 768, LAYER = 1, KV_HEAD = 1,
+       SPARE_SLOTS = 256 /* of a fixture, for paths */ };
 
 struct shape { enum kv_type type; int32_t head_dim, n_group, len, page_slots, window; };
 
@@ -24,9 +25,11 @@ struct fixture {
     struct kv_store store;
     uint32_t pages[MAX_LEN / KV_BLOCK_SLOTS];
     struct kv_view view;
+    int32_t path[KV_PATH_CAP];
     float *q;              /* [n_group, head_dim] */
     float *k, *v;          /* [len, head_dim] as stored, of KV_HEAD */
     float *scratch;
+    unsigned char *path_blocks;
 };
 
 static uint64_t noise_state;
@@ -43,13 +46,12 @@ static void put_half(unsigned char *block, int32_t idx, float value)
     memcpy(block + (size_t)idx * 2, &half, 2);
 }
 
-static void put(const struct fixture *f, int32_t position, int32_t d, float k, float v)
+static void put_in_slot(const struct fixture *f, int32_t slot, int32_t d, float k, float v)
 {
     const struct kv_store *store = &f->store;
-    const int32_t slot = position % store->page_slots, lane = slot % KV_BLOCK_SLOTS;
-    const size_t offset =
-        attention_block_offset(store, LAYER, f->pages[position / store->page_slots], KV_HEAD,
-                               slot / KV_BLOCK_SLOTS);
+    const int32_t in_page = slot % store->page_slots, lane = in_page % KV_BLOCK_SLOTS;
+    const size_t offset = attention_block_offset(store, LAYER, (uint32_t)(slot / store->page_slots),
+                                                 KV_HEAD, in_page / KV_BLOCK_SLOTS);
     if (store->type == KV_F16) {
         put_half(store->k + offset, d * KV_BLOCK_SLOTS + lane, k);
         put_half(store->v + offset, lane * store->head_dim + d, v);
@@ -57,6 +59,11 @@ static void put(const struct fixture *f, int32_t position, int32_t d, float k, f
         memcpy(store->k + offset + (size_t)(d * KV_BLOCK_SLOTS + lane) * 4, &k, 4);
         memcpy(store->v + offset + (size_t)(lane * store->head_dim + d) * 4, &v, 4);
     }
+}
+
+static void put(const struct fixture *f, int32_t position, int32_t d, float k, float v)
+{
+    put_in_slot(f, kv_view_slot(&f->view, f->store.page_slots, position), d, k, v);
 }
 
 static void fill(struct fixture *f, float sharpness)
@@ -88,20 +95,23 @@ static void fixture_init(struct fixture *f, const struct shape *shape, float sha
     assert_int_equal(backend_create("cpu", "scalar", &f->backend), STATUS_OK);
     f->store = (struct kv_store){ .type = shape->type, .n_layers = N_LAYERS,
                                   .n_kv_heads = N_KV_HEADS, .head_dim = shape->head_dim,
-                                  .page_slots = shape->page_slots, .n_pages = n_pages + 1 };
+                                  .page_slots = shape->page_slots,
+                                  .n_pages = n_pages + 1 + SPARE_SLOTS / shape->page_slots };
     assert_int_equal(kv_store_init(f->backend, &f->store), STATUS_OK);
-    for (int32_t p = 0; p <= n_pages; p++) {
+    for (int32_t p = 0; p < f->store.n_pages; p++) {
         kv_store_poison(&f->store, (uint32_t)p, 0, shape->page_slots);
     }
     for (int32_t p = 0; p < n_pages; p++) { /* backwards, and one page left out */
         f->pages[p] = (uint32_t)((n_pages - 1 - p + 1) % (n_pages + 1));
     }
-    f->view = (struct kv_view){ f->pages, n_pages };
+    f->view = (struct kv_view){ .pages = f->pages, .n_pages = n_pages };
     f->q = mem_alloc((size_t)(shape->n_group * shape->head_dim), sizeof(float));
     f->k = mem_alloc((size_t)(shape->len * shape->head_dim), sizeof(float));
     f->v = mem_alloc((size_t)(shape->len * shape->head_dim), sizeof(float));
     f->scratch = mem_alloc(attention_scratch_floats(shape->n_group, shape->head_dim), sizeof(float));
+    f->path_blocks = mem_alloc(attention_path_bytes(&f->store), 1);
     assert_non_null(f->scratch);
+    assert_non_null(f->path_blocks);
     fill(f, sharpness);
 }
 
@@ -113,6 +123,7 @@ static void fixture_deinit(struct fixture *f)
     mem_free(f->k);
     mem_free(f->v);
     mem_free(f->scratch);
+    mem_free(f->path_blocks);
 }
 
 static int32_t first_of(const struct shape *s)
@@ -127,9 +138,11 @@ static void attend(struct fixture *f, void (*attention)(const struct attention_j
         .q = f->q, .out = out, .n_group = s->n_group, .head_dim = s->head_dim,
         .first = first_of(s), .last = s->len - 1, .scale = 0.125f, .store = &f->store,
         .view = &f->view, .layer = LAYER, .kv_head = KV_HEAD, .scratch = f->scratch,
+        .path_blocks = f->path_blocks,
     };
     const size_t n_scratch = attention_scratch_floats(s->n_group, s->head_dim);
     memset(f->scratch, 0xff, n_scratch * sizeof(float)); /* NaN: scratch is not read unwritten */
+    memset(f->path_blocks, 0xff, attention_path_bytes(&f->store));
     attention(&job);
 }
 
@@ -316,6 +329,123 @@ static void planted_bugs_show(void **state)
     fixture_deinit(&f);
 }
 
+/* ---- paths: where a position lies does not matter ---- */
+
+/* Moves positions fork .. len - 1 to spare slots, in an order that has none; where they were is NaN.
+ * The view's path gets `n_more` slots beyond the row's own position. */
+static void scatter(struct fixture *f, int32_t fork, int32_t n_more)
+{
+    const int32_t page_len = f->store.page_slots, n_path = f->shape.len - fork;
+    const int32_t first_spare = (f->store.n_pages - SPARE_SLOTS / page_len) * page_len;
+    const int32_t n_spare = SPARE_SLOTS / page_len * page_len;
+    for (int32_t i = 0; i < n_path + n_more; i++) { /* 37 has no factor in common with any n_spare */
+        f->path[i] = first_spare + (i * 37 + fork) % n_spare;
+    }
+    for (int32_t i = 0; i < n_path; i++) {
+        const int32_t was = kv_view_slot(&f->view, page_len, fork + i);
+        kv_store_poison(&f->store, (uint32_t)(was / page_len), was % page_len, 1);
+        for (int32_t d = 0; d < f->shape.head_dim; d++) {
+            const size_t at = (size_t)((fork + i) * f->shape.head_dim + d);
+            put_in_slot(f, f->path[i], d, f->k[at], f->v[at]);
+        }
+    }
+    f->view.fork = fork;
+    f->view.path = f->path;
+    f->view.n_path = n_path + n_more;
+}
+
+static void check_path(const struct shape *shape, int32_t n_path, int32_t n_more)
+{
+    static float want[MAX_GROUP * ATTENTION_MAX_HEAD_DIM], got[MAX_GROUP * ATTENTION_MAX_HEAD_DIM];
+    const size_t bytes = (size_t)(shape->n_group * shape->head_dim) * sizeof(float);
+    struct fixture f;
+    fixture_init(&f, shape, 4.0f);
+    attend(&f, cpu_kernels_for(ISA_SCALAR)->attention, want);
+    scatter(&f, shape->len - n_path, n_more);
+    for (enum isa isa = ISA_SCALAR; isa < ISA_COUNT; isa++) {
+        if (cpu_kernels_for(isa)) {
+            memset(got, 0, bytes);
+            attend(&f, cpu_kernels_for(isa)->attention, got);
+            if (memcmp(want, got, bytes) != 0) {
+                explain(shape, isa_name(isa));
+                fail_msg("with a path of %d positions", n_path);
+            }
+        }
+    }
+    fixture_deinit(&f);
+}
+
+static const int32_t path_lens[] = { 1, 2, 15, 16, 17, 33, 63, 64 };
+
+static void a_path_has_the_bits_of_a_chain(void **state)
+{
+    static const int32_t path_head_dims[] = { 16, 64, 80 };
+    (void)state;
+    for (int32_t l = 0; l < COUNT(lens); l++) {
+        for (int32_t n = 0; n < COUNT(path_lens); n++) {
+            for (int t = 0; t < 2 && path_lens[n] <= lens[l]; t++) {
+                const int32_t n_more = path_lens[n] < KV_PATH_CAP ? n % 3 % 2 : 0;
+                check_path(&(struct shape){ t ? KV_F32 : KV_F16, path_head_dims[(l + n) % 3], 1 + n % 5,
+                                            lens[l], page_slots[(l + n) % 4], 0 },
+                           path_lens[n], n_more);
+            }
+        }
+    }
+}
+
+static void a_path_under_a_window(void **state)
+{
+    static const int32_t windows[] = { 1, 15, 16, 17, 40, 256 };
+    (void)state;
+    for (int32_t w = 0; w < COUNT(windows); w++) {
+        for (int32_t n = 0; n < COUNT(path_lens); n++) {
+            for (int32_t l = 9; l < 13; l++) {
+                check_path(&(struct shape){ KV_F16, 48, 3, lens[l], 48, windows[w] }, path_lens[n], 0);
+            }
+        }
+    }
+}
+
+/* Every place of the fork in a block, and both ends of a segment. */
+static void a_path_at_every_alignment(void **state)
+{
+    (void)state;
+    for (int32_t len = 240; len <= 273; len++) {
+        check_path(&(struct shape){ KV_F16, 32, 2, len, 16, 0 }, 1 + len % 5, 0);
+        check_path(&(struct shape){ KV_F16, 32, 2, len + 256, 64, 0 }, KV_PATH_CAP, 0);
+    }
+}
+
+/* A row below the fork does not see the path; two positions changed for each other do show. */
+static void the_path_is_what_is_read(void **state)
+{
+    static float want[64], got[64];
+    struct fixture f;
+    (void)state;
+    fixture_init(&f, &(struct shape){ KV_F32, 64, 1, 300, 16, 0 }, 4.0f);
+    attend(&f, cpu_kernels_for(ISA_SCALAR)->attention, want);
+    f.view.fork = 300;
+    f.view.path = f.path; /* slots that hold NaN */
+    f.view.n_path = 1;
+    f.path[0] = (f.store.n_pages - 1) * 16;
+    attend(&f, cpu_kernels_for(ISA_SCALAR)->attention, got);
+    assert_memory_equal(want, got, sizeof want);
+    f.view.n_path = 0;
+    scatter(&f, 280, 0);
+    attend(&f, cpu_kernels_for(ISA_SCALAR)->attention, got);
+    assert_memory_equal(want, got, sizeof want);
+    const int32_t slot = f.path[3];
+    f.path[3] = f.path[11];
+    f.path[11] = slot;
+    attend(&f, cpu_kernels_for(ISA_SCALAR)->attention, got);
+    assert_memory_not_equal(want, got, sizeof want);
+    assert_true(error_against_double(&f, got) < 3e-5); /* the same sum in another order: other bits only */
+    f.path[3] = slot + 1;
+    attend(&f, cpu_kernels_for(ISA_SCALAR)->attention, got);
+    assert_true(error_against_double(&f, got) > 3e-5 || isnan(got[0]));
+    fixture_deinit(&f);
+}
+
 /* ---- through a lane ---- */
 
 static void lane_run(const char *isa, int n_workers, int32_t first_row, int32_t n_rows, float *out)
@@ -349,7 +479,7 @@ static void lane_run(const char *isa, int n_workers, int32_t first_row, int32_t 
     struct kv_store store = { .type = KV_F16, .n_layers = N_LAYERS, .n_kv_heads = N_KV_HEADS,
                               .head_dim = DIM, .page_slots = 48, .n_pages = LEN / 48 + 1 };
     assert_int_equal(kv_store_init(backend, &store), STATUS_OK);
-    const struct kv_view view = { pages, LEN / 48 + 1 };
+    const struct kv_view view = { .pages = pages, .n_pages = LEN / 48 + 1 };
     /* all positions are stored first, one pass of rows each; then the rows asked for attend */
     for (int32_t i = 0; i < LEN; i++) {
         position[i] = i;
@@ -478,6 +608,10 @@ int main(void)
         cmocka_unit_test(parity_of_the_definition_compiled_twice),
         cmocka_unit_test(the_definition_is_close_to_double),
         cmocka_unit_test(planted_bugs_show),
+        cmocka_unit_test(a_path_has_the_bits_of_a_chain),
+        cmocka_unit_test(a_path_under_a_window),
+        cmocka_unit_test(a_path_at_every_alignment),
+        cmocka_unit_test(the_path_is_what_is_read),
         cmocka_unit_test(rows_alone_or_together_on_any_number_of_workers),
         cmocka_unit_test(windows_and_many_heads_through_the_operation),
         cmocka_unit_test(impossible_stores_are_refused),

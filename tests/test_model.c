@@ -332,6 +332,50 @@ static void test_pads_taps_no_logits(void **state)
     model_rig_close(&rig);
 }
 
+static uint64_t bytes_read_since(const struct model_rig *rig, uint64_t before)
+{
+    return pass_buffers_bytes_read(rig->buffers) - before;
+}
+
+/* The first n layers of a model are the model of n layers that begins with them: its logits, its KV,
+ * its bytes, and nothing is written above. */
+static void test_first_layers_only(void **state)
+{
+    (void)state;
+    enum { N = 9, LAYERS = 4, KV_FLOATS = 2 * 32 };
+    int32_t tokens[N], row[N], seq[N] = { 0 };
+    struct model_rig rig;
+    fill_tokens(tokens, N, 3);
+    for (int32_t n = 0; n <= LAYERS; n++) {
+        char name[64];
+        snprintf(name, sizeof name, "synth:tiny,q8_0,seed=7,layers=%d", n > 0 ? n : LAYERS);
+        const struct model_rig_options shorter = { .name = name, .context = 64, .cap_rows = N };
+        struct answer alone = answer_of(&shorter, tokens, N, N);
+        open_rig(&rig, &shorter);
+        model_rig_feed(&rig, 0, tokens, N, N, NULL);
+        const uint64_t bytes = bytes_read_since(&rig, 0);
+        model_rig_close(&rig);
+        open_rig(&rig, &(struct model_rig_options){ .name = "synth:tiny,q8_0,seed=7,layers=4",
+                                                    .context = 64, .cap_rows = N });
+        for (int32_t i = 0; i < N; i++) {
+            row[i] = i;
+        }
+        const struct pass pass = { .n_rows = N, .n_seqs = 1, .n_logits = N, .token = tokens,
+                                   .position = row, .slot = row, .seq_of_row = seq,
+                                   .views = rig.views, .logits_row = row, .n_layers = n };
+        lane_wait(rig.lane, model_forward(rig.model, rig.lane, &rig.store, &pass, rig.buffers));
+        assert_memory_equal(pass_buffers_logits(rig.buffers), alone.logits, N * TINY_VOCAB * sizeof(float));
+        assert_true(bytes_read_since(&rig, 0) == bytes);
+        for (int32_t layer = 0; layer < LAYERS; layer++) {
+            float k[KV_FLOATS], v[KV_FLOATS];
+            kv_store_read(&rig.store, layer, N - 1, k, v);
+            assert_int_equal(isnan(k[0]) != 0, n > 0 && layer >= n);
+        }
+        answer_free(&alone);
+        model_rig_close(&rig);
+    }
+}
+
 /* A pass takes no memory. */
 static void test_pass_allocates_nothing(void **state)
 {
@@ -434,6 +478,7 @@ int main(void)
         cmocka_unit_test(test_chunks_pages_threads_isa),
         cmocka_unit_test(test_rows_among_others),
         cmocka_unit_test(test_pads_taps_no_logits),
+        cmocka_unit_test(test_first_layers_only),
         cmocka_unit_test(test_pass_allocates_nothing),
         cmocka_unit_test(test_each_allocation_fails_once),
         cmocka_unit_test(test_budget_and_progress),

@@ -2,7 +2,8 @@
  *
  * attention_scalar.c is the definition. Here stands what the instruction sets share: where K and V
  * lie, and the walk over a sequence's pages. A segment is 16 blocks of 16 positions wherever its
- * pages are, so a kernel never learns the page size.
+ * pages are, so a kernel never learns the page size. Nor does it learn of paths: a block that holds
+ * positions of one is put together in the worker's scratch first (attention_path.c).
  */
 #ifndef BACKEND_CPU_ATTENTION_H
 #define BACKEND_CPU_ATTENTION_H
@@ -22,16 +23,21 @@ void attention_row_avx512(const struct attention_job *job);
 
 static inline size_t attention_kv_bytes(enum kv_type type) { return type == KV_F16 ? 2 : 4; }
 
+/* Of K, or of V. */
+static inline size_t attention_block_bytes(const struct kv_store *store)
+{
+    return (size_t)KV_BLOCK_SLOTS * (size_t)store->head_dim * attention_kv_bytes(store->type);
+}
+
 /* K of 16 slots, [head_dim][16], and V of the same slots, [16][head_dim]: both are 16 * head_dim
  * elements, so one offset serves K and V. `block` counts within the page. */
 static inline size_t attention_block_offset(const struct kv_store *store, int32_t layer,
                                             uint32_t page, int32_t kv_head, int32_t block)
 {
-    const size_t block_bytes =
-        (size_t)KV_BLOCK_SLOTS * (size_t)store->head_dim * attention_kv_bytes(store->type);
     const size_t blocks = (size_t)store->page_slots / KV_BLOCK_SLOTS;
     const size_t head = (size_t)layer * (size_t)store->n_kv_heads + (size_t)kv_head;
-    return ((head * (size_t)store->n_pages + page) * blocks + (size_t)block) * block_bytes;
+    return ((head * (size_t)store->n_pages + page) * blocks + (size_t)block) *
+           attention_block_bytes(store);
 }
 
 /* One segment as a row sees it: positions [begin, end) of 0..256, and the blocks that hold them.
@@ -42,6 +48,11 @@ struct attention_segment {
     const unsigned char *v[ATTENTION_BLOCKS];
 };
 
+/* Puts together block `at` of a sequence, which holds positions of the view's path: those that the row
+ * sees, the rest of the block may be anything. Returns its K; V lies right behind it. The blocks of a
+ * job have places of their own, so that two segments can be at hand. */
+unsigned char *attention_path_block(const struct attention_job *job, int32_t at);
+
 static inline void attention_segment_init(struct attention_segment *segment,
                                           const struct attention_job *job, int32_t segment_idx)
 {
@@ -50,13 +61,22 @@ static inline void attention_segment_init(struct attention_segment *segment,
     const int32_t page_blocks = store->page_slots / KV_BLOCK_SLOTS;
     segment->begin = job->first > base ? job->first - base : 0;
     segment->end = job->last - base < SEGMENT_ELEMS ? job->last - base + 1 : SEGMENT_ELEMS;
-    for (int32_t b = segment->begin / KV_BLOCK_SLOTS; b * KV_BLOCK_SLOTS < segment->end; b++) {
+    int32_t in_pages = segment->end; /* blocks from here on hold positions of a path */
+    if (job->view->n_path > 0 && job->view->fork - base < segment->end) {
+        in_pages = job->view->fork > base ? (job->view->fork - base) / KV_BLOCK_SLOTS * KV_BLOCK_SLOTS : 0;
+    }
+    int32_t b = segment->begin / KV_BLOCK_SLOTS;
+    for (; b * KV_BLOCK_SLOTS < in_pages; b++) {
         const int32_t at = base / KV_BLOCK_SLOTS + b; /* block of the sequence */
         const size_t offset = attention_block_offset(store, job->layer,
                                                      job->view->pages[at / page_blocks],
                                                      job->kv_head, at % page_blocks);
         segment->k[b] = store->k + offset;
         segment->v[b] = store->v + offset;
+    }
+    for (; b * KV_BLOCK_SLOTS < segment->end; b++) {
+        segment->k[b] = attention_path_block(job, base / KV_BLOCK_SLOTS + b);
+        segment->v[b] = segment->k[b] + attention_block_bytes(store);
     }
 }
 

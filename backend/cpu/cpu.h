@@ -36,6 +36,7 @@ struct attention_job {
     const struct kv_view *view;
     int32_t layer, kv_head;
     float *scratch;            /* attention_scratch_floats(n_group, head_dim) */
+    unsigned char *path_blocks; /* attention_path_bytes(store) where the view has a path */
 };
 
 struct cpu_kernels {
@@ -72,6 +73,7 @@ const struct cpu_kernels *cpu_kernels_for(enum isa isa);
 extern const struct cpu_kernels *const cpu_kernels_scalar;
 
 size_t attention_scratch_floats(int32_t n_group, int32_t head_dim);
+size_t attention_path_bytes(const struct kv_store *store);
 
 /* Where sleeping workers of all lanes wait: one futex word, so that lanes can lend each other cores. */
 struct cpu_wake {

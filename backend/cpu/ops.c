@@ -218,7 +218,21 @@ size_t attention_scratch_floats(int32_t n_group, int32_t head_dim)
     return here * (SEGMENT_ELEMS + (size_t)head_dim + 4);
 }
 
-static void attend(const struct attention_args *args, int32_t row, int32_t kv_head, float *scratch)
+/* The operation's arrays in a worker's scratch: blocks of paths first, they are read in vectors. */
+struct attend_scratch { unsigned char *path_blocks; float *floats; };
+
+/* Everything up to `last` lies somewhere. (Slots of a path are looked at when they are copied.) */
+static void check_view(const struct kv_view *view, int32_t page_slots, int32_t last)
+{
+    const bool on_path = view->n_path > 0 && last >= view->fork;
+    const int32_t n_in_pages = on_path ? view->fork : last + 1;
+    ASSERT(n_in_pages >= 0 && view->n_path <= KV_PATH_CAP);
+    ASSERT(!on_path || last - view->fork < view->n_path);
+    ASSERT((n_in_pages + page_slots - 1) / page_slots <= view->n_pages);
+}
+
+static void attend(const struct attention_args *args, int32_t row, int32_t kv_head,
+                   const struct attend_scratch *scratch)
 {
     const struct op_attention *op = &args->op;
     const int32_t head_dim = op->store->head_dim, n_group = op->n_heads / op->store->n_kv_heads;
@@ -229,7 +243,7 @@ static void attend(const struct attention_args *args, int32_t row, int32_t kv_he
         return;
     }
     const struct kv_view *view = &op->views[op->seq_of_row[row]];
-    ASSERT(last / op->store->page_slots < view->n_pages);
+    check_view(view, op->store->page_slots, last);
     for (int32_t head = 0; head < n_group; head += ATTENTION_MAX_GROUP) {
         const int32_t left = n_group - head;
         const struct attention_job job = {
@@ -237,7 +251,7 @@ static void attend(const struct attention_args *args, int32_t row, int32_t kv_he
             .n_group = left < ATTENTION_MAX_GROUP ? left : ATTENTION_MAX_GROUP, .head_dim = head_dim,
             .first = op->window > 0 && last >= op->window ? last - op->window + 1 : 0, .last = last,
             .scale = op->scale, .store = op->store, .view = view, .layer = op->layer,
-            .kv_head = kv_head, .scratch = scratch,
+            .kv_head = kv_head, .scratch = scratch->floats, .path_blocks = scratch->path_blocks,
         };
         args->units.kernels->attention(&job);
     }
@@ -249,10 +263,12 @@ static void attention_chunk(const void *arguments, uint32_t chunk, struct lane_w
     const struct op_attention *op = &args->op;
     const size_t floats =
         attention_scratch_floats(op->n_heads / op->store->n_kv_heads, op->store->head_dim);
-    float *scratch = scratch_of(worker, floats * sizeof *scratch);
+    const size_t path_bytes = attention_path_bytes(op->store);
+    unsigned char *bytes = scratch_of(worker, path_bytes + floats * sizeof(float));
+    const struct attend_scratch scratch = { bytes, (float *)(void *)(bytes + path_bytes) };
     const struct unit_range range = units_of(&args->units, chunk);
     for (int64_t unit = range.begin; unit < range.end; unit++) {
-        attend(args, (int32_t)(unit % op->n_rows), (int32_t)(unit / op->n_rows), scratch);
+        attend(args, (int32_t)(unit % op->n_rows), (int32_t)(unit / op->n_rows), &scratch);
     }
 }
 
