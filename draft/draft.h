@@ -52,6 +52,7 @@ struct draft_ask {
                                  * that a history of committed and proposed tokens is one array */
     int32_t n_tokens, n_prompt;
     const struct sampling_params *params;
+    uint64_t tenant;            /* salt: what was written for others is not looked at */
     const struct kv_table *table; /* the target's; pages from n_tokens - 1 on for k_max + 1 rows may be written */
     int32_t k_max;              /* length of the longest chain wanted; 0 = nothing, and no work for it */
     int32_t n_nodes_max;        /* nodes wanted, k_max for a chain */
@@ -107,6 +108,8 @@ struct draft_options {
 /* ---- kinds, one file each ---- */
 enum status draft_none_create(struct draft **out);
 enum status draft_ngram_create(const struct draft_options *options, struct draft **out);
+/* Takes about cap_bytes, and never more later; fewer tokens are remembered with less. */
+enum status draft_suffix_create(const struct draft_options *options, uint64_t cap_bytes, struct draft **out);
 /* The parts become the new draft's own, ranked per position by calibrated survival; sources keep the
  * parts' order. One part is passed through. On failure they are the caller's still. */
 enum status draft_several_create(const struct draft_options *options, struct draft *const *parts,

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { WORD_CAP = 4096, AUTO_K_MAX = 8 };
+enum { WORD_CAP = 4096, AUTO_K_MAX = 8, SUFFIX_CAP_BYTES = 16 << 20 };
 
 struct opening {
     struct td_engine *engine;
@@ -123,12 +123,14 @@ static enum status add_word(struct opening *opening, char word[WORD_CAP])
     if (strcmp(word, "none") == 0 || word[0] == '\0') {
         return status_fail(STATUS_INVALID, "--draft: 'none' and nothing stand alone, not in a list");
     }
-    if (strcmp(word, "ngram") != 0 && strncmp(word, "synth:", 6) != 0 && access(word, F_OK) != 0) {
+    if (strcmp(word, "ngram") != 0 && strcmp(word, "suffix") != 0 && strncmp(word, "synth:", 6) != 0 && access(word, F_OK) != 0) {
         return status_fail(STATUS_UNSUPPORTED, "there is no draft '%s', nor a file of that name; there are: none, "
                            "auto, ngram, suffix, layerskip, and models", word);
     }
     if (strcmp(word, "ngram") == 0) {
         TRY(draft_ngram_create(&opening->common, &part));
+    } else if (strcmp(word, "suffix") == 0) {
+        TRY(draft_suffix_create(&opening->common, SUFFIX_CAP_BYTES, &part));
     } else {
         TRY(add_model(opening, word, &part));
     }

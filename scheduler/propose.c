@@ -57,12 +57,12 @@ static void keep_to_room(struct scheduler *s)
     }
 }
 
-/* Before the draft, which may write to the target's slots: to a page that another's copy reads. */
-static void submit_copies(struct scheduler *s)
+/* Copy-on-write comes first: a draft may share the target's slots (layerskip). */
+static void copy_pages(struct scheduler *s)
 {
-    struct target *target = s->options.target;
-    target->kind->copy(target, s->copies, s->n_copies);
-    s->n_copies = 0;
+    if (s->n_copies > 0) {
+        s->options.target->kind->copy(s->options.target, s->copies, s->n_copies);
+    }
 }
 
 static void ask_draft(struct scheduler *s)
@@ -80,7 +80,6 @@ static void ask_draft(struct scheduler *s)
     }
     const int64_t begin_ns = clock_now_ns();
     keep_to_chains(s);
-    submit_copies(s);
     draft->kind->propose(draft, s->asks, s->n_asks);
     check_proposals(s);
     policy_trim(s->policy, s->asks, s->n_asks, n_other);
@@ -91,6 +90,7 @@ static void ask_draft(struct scheduler *s)
 static void add_part(struct scheduler *s, struct step_part *part)
 {
     struct sequence *seq = part->seq;
+    const int8_t *parent = NULL;
     if (part->ask != NULL) {
         const struct draft_proposal *proposal = &part->ask->proposal;
         part->n_nodes = proposal->n;
@@ -100,15 +100,18 @@ static void add_part(struct scheduler *s, struct step_part *part)
         part->n_rows += part->n_nodes;
         part->n_logits = part->n_nodes + 1;
         kv_table_propose(seq->table, part->n_nodes);
+        parent = draft_proposal_chain_len(proposal) < proposal->n ? proposal->parent : NULL;
     }
     part->first_logits = batch_add(s->batch, &(struct batch_part){
         .tokens = seq->tokens + part->first_position, .table = seq->table,
-        .first_position = part->first_position, .n_rows = part->n_rows, .n_logits = part->n_logits });
+        .first_position = part->first_position, .n_rows = part->n_rows, .n_logits = part->n_logits,
+        .parent = parent, .n_nodes = parent != NULL ? part->n_nodes : 0 });
 }
 
 void scheduler_propose(struct scheduler *s)
 {
     batch_clear(s->batch);
+    copy_pages(s);
     ask_draft(s);
     for (int32_t i = 0; i < s->n_parts; i++) {
         add_part(s, &s->parts[i]);

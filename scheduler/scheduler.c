@@ -71,7 +71,8 @@ static enum status take_step(struct scheduler *s)
         return status_fail(STATUS_NO_MEMORY, "no memory for steps of %zu rows", cap_rows);
     }
     return batch_create(&(struct batch_caps){ .n_rows = (int32_t)cap_rows, .n_seqs = options->max_batch,
-                                              .n_logits = (int32_t)cap_logits }, &s->batch);
+                                              .n_logits = (int32_t)cap_logits,
+                                              .n_views = options->max_batch + (int32_t)cap_logits }, &s->batch);
 }
 
 static enum status take_scratches(struct scheduler *s)
@@ -158,8 +159,7 @@ static void cpu_pause(struct scheduler *s)
 static enum status verify(struct scheduler *s)
 {
     struct target *target = s->options.target;
-    const struct target_work work = { .copies = s->copies, .n_copies = s->n_copies,
-                                      .pass = batch_pass(s->batch) };
+    const struct target_work work = { .pass = batch_pass(s->batch) }; /* copies went before the draft */
     const int64_t begin_ns = clock_now_ns();
     kv_pool_pass_begin(s->pool); /* I5 */
     target->kind->begin(target, &work);

@@ -55,6 +55,12 @@ static void note(struct sim *sim, const char *violation)
     sim->violation = sim->violation != NULL ? sim->violation : violation;
 }
 
+/* Rows off a tree's chain have views of their own over the same page table. */
+static bool same_sequence(const struct pass *pass, int32_t a, int32_t b)
+{
+    return pass->views[a].pages == pass->views[b].pages;
+}
+
 static void write_rows(struct sim *sim, const struct pass *pass)
 {
     const struct kv_pool *pool = sim->scheduler->pool;
@@ -64,7 +70,7 @@ static void write_rows(struct sim *sim, const struct pass *pass)
         if (pool->n_refs[page] != 1) {
             note(sim, "a row writes to a page that others hold");
         }
-        if (sim->writer[page] != -1 && sim->writer[page] != pass->seq_of_row[i]) {
+        if (sim->writer[page] != -1 && !same_sequence(pass, sim->writer[page], pass->seq_of_row[i])) {
             note(sim, "two sequences write to one page");
         }
         sim->writer[page] = pass->seq_of_row[i];
@@ -83,7 +89,7 @@ static void read_row(struct sim *sim, const struct pass *pass, int32_t row, floa
         if (slot->position != p) {
             note(sim, "a row sees a slot that holds another position");
         }
-        if (sim->writer[page] != -1 && sim->writer[page] != pass->seq_of_row[row]) {
+        if (sim->writer[page] != -1 && !same_sequence(pass, sim->writer[page], pass->seq_of_row[row])) {
             note(sim, "a row sees a page that another sequence writes");
         }
         hash = hash_next(hash, slot->token);
@@ -128,24 +134,52 @@ static enum status sim_end(struct target *target, const float **logits)
 static void sim_target_destroy(struct target *target) { (void)target; }
 
 /* ---- the draft ---- */
+/* The table's own choice after a text that hashes to `hash`. */
+static int32_t right_token(struct sim *sim, uint64_t hash)
+{
+    float logits[SIM_VOCAB];
+    bool bad;
+    fill_logits(&(struct sim_options){ .tied = sim->options.tied }, hash, 0, logits);
+    return backend_argmax(sim->backend, logits, SIM_VOCAB, &bad);
+}
+
+/* A chain of n_nodes after `parent`, of which n_right are right. */
+static void add_chain(struct sim *sim, struct draft_proposal *proposal, int32_t parent, uint64_t hash,
+                      int32_t n_nodes, int32_t n_right)
+{
+    for (int32_t i = 0; i < n_nodes; i++) {
+        const int32_t right = right_token(sim, hash), node = proposal->n++;
+        proposal->token[node] = i < n_right ? right : (right + 1) % SIM_VOCAB;
+        proposal->parent[node] = (int8_t)(i == 0 ? parent : node - 1);
+        proposal->source[node] = 0;
+        proposal->hint[node] = 0.5f;
+        proposal->prob[node] = NULL;
+        hash = hash_next(hash, proposal->token[node]);
+    }
+}
+
+/* A digit: so many right ones. A letter: as many as its place in the alphabet, then a wrong one, and a
+ * side branch that goes on rightly there. */
 static void sim_propose_one(struct sim *sim, struct draft_ask *ask)
 {
     const char *pattern = sim->options.draft_pattern;
-    const int32_t n_right = pattern[sim->draft_round++ % (int32_t)strlen(pattern)] - '0';
+    const char code = pattern[sim->draft_round++ % (int32_t)strlen(pattern)];
+    const int32_t n_right = code >= 'a' ? code - 'a' : code - '0';
     uint64_t hash = hash_start();
-    float logits[SIM_VOCAB];
-    int32_t chain[DRAFT_MAX_NODES];
     for (int32_t i = 0; i < ask->n_tokens; i++) {
         hash = hash_next(hash, ask->tokens[i]);
     }
-    for (int32_t k = 0; k < ask->k_max; k++) {
-        bool bad;
-        fill_logits(&(struct sim_options){ .tied = sim->options.tied }, hash, 0, logits);
-        chain[k] = backend_argmax(sim->backend, logits, SIM_VOCAB, &bad);
-        chain[k] = k < n_right ? chain[k] : (chain[k] + 1) % SIM_VOCAB;
-        hash = hash_next(hash, chain[k]);
+    ask->proposal.n = 0;
+    if (code < 'a' || ask->n_nodes_max < n_right + 2) {
+        add_chain(sim, &ask->proposal, -1, hash, ask->k_max, n_right);
+        return;
     }
-    draft_proposal_chain(&ask->proposal, chain, ask->k_max, 0, NULL);
+    add_chain(sim, &ask->proposal, -1, hash, n_right + 1, n_right);
+    for (int32_t i = 0; i < n_right; i++) {
+        hash = hash_next(hash, ask->proposal.token[i]);
+    }
+    const int32_t n_more = ask->n_nodes_max - n_right - 1;
+    add_chain(sim, &ask->proposal, n_right - 1, hash, n_more, n_more);
 }
 
 static void sim_propose(struct draft *draft, struct draft_ask *asks, int32_t n_asks)

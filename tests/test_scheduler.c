@@ -676,8 +676,8 @@ static void impossible_requests_get_a_sentence(void **state)
 static void drafts_change_nothing(void **state)
 {
     (void)state;
-    static const char *const patterns[] = { "0", "9", "01234", "990", "4", "123450" };
-    for (int i = 0; i < 6; i++) {
+    static const char *const patterns[] = { "0", "9", "01234", "990", "4", "123450", "a", "abc0", "b9c1" };
+    for (int i = 0; i < 9; i++) {
         for (int32_t k = 1; k <= 5; k += 2) {
             struct sim_options options = options_of_page(16);
             options.draft_pattern = patterns[i];

@@ -32,7 +32,7 @@ static struct sim_options round_options(uint64_t seed)
     options.prefix_cache = (bits >> 28) % 4 != 0;
     options.tied = (bits >> 32) % 4 == 0;
     options.k_max = (bits >> 36) % 2 ? (int32_t)((bits >> 40) % 5) : 0;
-    options.draft_pattern = (bits >> 44) % 2 ? "0123" : "94";
+    options.draft_pattern = (bits >> 44) % 3 == 0 ? "0123" : (bits >> 44) % 3 == 1 ? "94" : "ab1c";
     return options;
 }
 
