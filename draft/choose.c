@@ -156,32 +156,17 @@ static bool choose_coupled(const struct draft_chooser *chooser, const struct cho
                            const struct sampling_params *params, const struct draft_choice *choice, int32_t *token)
 {
     struct sampling_choice chosen;
+    if (chooser->kept_ids != NULL && sampling_is_plain(params)) {
+        *token = -1;
+        return sampling_choose_kept(chooser->backend, params, choice->logits, chooser->kept_ids,
+                                    chooser->options.n_kept, choice->position, token) == STATUS_OK;
+    }
     const enum status status =
         sampling_choose(chooser->backend, params, full_row(chooser, desk, choice->logits),
                         chooser->options.n_vocab_common, choice->history, choice->position, choice->position,
                         desk->scratch, &chosen);
     *token = status == STATUS_OK ? chosen.id : -1;
     return status == STATUS_OK;
-}
-
-/* The first id at which the running sum passes coin * total: inverse of the distribution function. */
-static int32_t draw_from(const float *prob, int32_t n, float coin)
-{
-    double total = 0, sum = 0;
-    int32_t last = -1;
-    for (int32_t i = 0; i < n; i++) {
-        total += (double)prob[i];
-    }
-    for (int32_t i = 0; i < n; i++) {
-        if (prob[i] > 0.0f) {
-            sum += (double)prob[i];
-            last = i;
-            if (sum > (double)coin * total) {
-                break;
-            }
-        }
-    }
-    return last;
 }
 
 static void choose_by_rejection(const struct draft_chooser *chooser, const struct chooser_desk *desk,
@@ -194,8 +179,8 @@ static void choose_by_rejection(const struct draft_chooser *chooser, const struc
         return;
     }
     memset(choice->prob + n_common, 0, (size_t)(n_vocab - n_common) * sizeof *choice->prob);
-    choice->token = draw_from(choice->prob, n_vocab, rng_coin_uniform(params->seed, COIN_DRAFT,
-                                                                      (uint32_t)choice->position, 0));
+    choice->token = sampling_draw_from(choice->prob, n_vocab, rng_coin_uniform(params->seed, COIN_DRAFT,
+                                                                               (uint32_t)choice->position, 0));
     choice->hint = choice->token >= 0 ? choice->prob[choice->token] : 0.0f;
 }
 

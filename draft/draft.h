@@ -128,7 +128,7 @@ struct draft_model_options {
                                    * proposed; 0 = the smaller vocabulary's. Ids that the draft does not
                                    * have are fed to it as id 0 */
     const int32_t *kept_ids;      /* [n_kept] ascending, all it may propose (a head of that many rows is
-                                   * made); copied. NULL: all */
+                                   * made); copied. NULL: all. top-k, top-p and min-p see kept ids alone */
     int32_t n_kept;
 };
 /* All memory is taken here. STATUS_INVALID, STATUS_NO_MEMORY. */

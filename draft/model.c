@@ -98,7 +98,9 @@ static const float *model_draft_forward(void *user, const struct pass *pass)
 {
     struct model_draft *draft = user;
     struct lane *lane = draft->options.lane;
-    lane_wait(lane, model_forward(draft->options.model, lane, &draft->store, pass, draft->buffers));
+    draft->pass = *pass;
+    draft->pass.head = draft->head.data != NULL ? &draft->head : NULL;
+    lane_wait(lane, model_forward(draft->options.model, lane, &draft->store, &draft->pass, draft->buffers));
     return pass_buffers_logits(draft->buffers);
 }
 
@@ -148,6 +150,7 @@ static void model_draft_destroy(struct draft *base)
     struct model_draft *draft = (struct model_draft *)base;
     draft_chains_destroy(draft->chains);
     pass_buffers_destroy(draft->buffers);
+    draft_head_deinit(draft->backend, &draft->head);
     mem_free(draft->copies);
     for (int32_t i = 0; draft->places != NULL && i < draft->options.common.max_batch; i++) {
         kv_table_destroy(draft->places[i].table);
@@ -163,6 +166,22 @@ static void model_draft_destroy(struct draft *base)
 
 /* ---- creation ---- */
 static int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
+
+static enum status check_kept_ids(const struct draft_model_options *options)
+{
+    if (options->n_kept < 1) {
+        return status_fail(STATUS_INVALID, "expected at least 1 token that a draft may propose, found %d",
+                           options->n_kept);
+    }
+    for (int32_t i = 0; i < options->n_kept; i++) {
+        const int32_t id = options->kept_ids[i];
+        if (id < 0 || id >= options->n_vocab_common || (i > 0 && id <= options->kept_ids[i - 1])) {
+            return status_fail(STATUS_INVALID, "expected ascending ids below %d that a draft may propose, found %d "
+                               "at place %d", options->n_vocab_common, id, i);
+        }
+    }
+    return STATUS_OK;
+}
 
 static enum status check_options(struct draft_model_options *options)
 {
@@ -184,10 +203,7 @@ static enum status check_options(struct draft_model_options *options)
         return status_fail(STATUS_INVALID, "expected between 1 and %d tokens common to draft and target, found %d",
                            n_both, options->n_vocab_common);
     }
-    if (options->kept_ids != NULL) {
-        return status_fail(STATUS_UNSUPPORTED, "a draft's vocabulary cannot be cut yet");
-    }
-    return STATUS_OK;
+    return options->kept_ids != NULL ? check_kept_ids(options) : STATUS_OK;
 }
 
 static enum status open_pages(struct model_draft *draft)
@@ -219,12 +235,19 @@ static enum status open_passes(struct model_draft *draft)
     const struct draft_model_options *options = &draft->options;
     const struct model_config *config = model_get_config(options->model);
     const int32_t n = options->common.max_batch;
+    const bool is_cut = options->kept_ids != NULL;
+    if (is_cut) {
+        TRY(draft_head_init(draft->backend, model_head(options->model), options->kept_ids, options->n_kept,
+                            &draft->head));
+    }
     TRY(pass_buffers_create(options->model, n + options->prefill_chunk, n, &draft->buffers));
     return draft_chains_create(&(struct draft_chains_options){
         .draft = &draft->base, .common = options->common, .catch_up_rows = options->prefill_chunk,
-        .n_ids = config->n_vocab, .forward = model_draft_forward, .user = draft, .row_len = config->n_vocab,
+        .n_ids = config->n_vocab, .forward = model_draft_forward, .user = draft,
+        .row_len = is_cut ? options->n_kept : config->n_vocab,
         .chooser = { .lane = options->lane, .n_vocab = options->common.n_vocab,
-                     .n_vocab_common = options->n_vocab_common },
+                     .n_vocab_common = options->n_vocab_common, .kept_ids = options->kept_ids,
+                     .n_kept = options->n_kept },
     }, &draft->chains);
 }
 
@@ -251,6 +274,7 @@ enum status draft_model_create(const struct draft_model_options *options, struct
     draft->base.is_costly = true;
     TRY_GOTO(open_pages(draft), out);
     TRY_GOTO(open_passes(draft), out);
+    draft->options.kept_ids = NULL; /* the caller's; what is needed of them was copied */
     *out = &draft->base;
     return STATUS_OK;
 out:
@@ -261,5 +285,6 @@ out:
 uint64_t draft_model_bytes(const struct draft *base)
 {
     const struct model_draft *draft = (const struct model_draft *)base;
-    return kv_store_bytes(&draft->store) + pass_buffers_bytes(draft->buffers) + draft_chains_bytes(draft->chains);
+    return kv_store_bytes(&draft->store) + pass_buffers_bytes(draft->buffers) + draft_chains_bytes(draft->chains) +
+           draft_head_bytes(&draft->head);
 }

@@ -3,6 +3,7 @@
 #define DRAFT_MODEL_DRAFT_H
 
 #include "draft/chains.h"
+#include "draft/head.h"
 
 /* What the draft knows of the sequence in one place. Its table's cached_len counts committed tokens; the
  * tail is what was fed behind them, and becomes part of them as far as it was accepted. */
@@ -25,6 +26,8 @@ struct model_draft {
     struct kv_copy *copies;        /* [n_copies_max] of the propose under way */
     int32_t n_copies, n_copies_max;
     struct pass_buffers *buffers;
+    struct weight head;            /* of kept ids alone; no data: the model's */
+    struct pass pass;              /* the one under way */
     struct draft_chains *chains;
 };
 

@@ -143,19 +143,25 @@ static void mixture(const struct forward *f, int32_t layer)
     run_experts(f, layer);
 }
 
+static const struct weight *head_of(const struct forward *f)
+{
+    return f->pass->head != NULL ? f->pass->head : matrix(f, -1, ROLE_HEAD);
+}
+
 static void head(const struct forward *f)
 {
     struct pass_buffers *b = f->buffers;
     const struct pass *pass = f->pass;
+    const struct weight *weight = head_of(f);
     if (pass->n_logits == 0) {
         return;
     }
     backend_norm(f->lane, &(struct op_norm){
         .x = b->x, .row_idx = pass->logits_row, .weight = vector(f, -1, ROLE_OUT_NORM),
         .eps = f->model->config.norm_eps, .n_rows = pass->n_logits,
-        .kinds = kind_of(f, -1, ROLE_HEAD), .out = &b->last });
+        .kinds = backend_act_kind(weight->type), .out = &b->last });
     backend_linear(f->lane, &(struct op_linear){
-        .part = { { .weight = matrix(f, -1, ROLE_HEAD), .out = b->logits } },
+        .part = { { .weight = weight, .out = b->logits } },
         .n_parts = 1, .x = &b->last, .n_rows = pass->n_logits });
 }
 
@@ -189,6 +195,7 @@ static void check_pass(const struct forward *f)
     ASSERT(pass->n_rows >= 1 && pass->n_rows <= f->buffers->cap_rows);
     ASSERT(pass->n_logits >= 0 && pass->n_logits <= f->buffers->cap_logits);
     ASSERT(pass->n_layers >= 0 && pass->n_layers <= config->n_layers);
+    ASSERT(head_of(f)->n_in == config->dim && head_of(f)->n_out <= config->n_vocab);
     ASSERT(f->store->n_layers == config->n_layers && f->store->n_kv_heads == config->n_kv_heads &&
            f->store->head_dim == config->head_dim);
     for (int32_t i = 0; i < pass->n_rows; i++) {
@@ -232,6 +239,8 @@ uint64_t model_forward(const struct model *model, struct lane *lane, const struc
     for (int32_t layer = -1; layer < n_layers; layer++) {
         buffers->shared_bytes += model->blocks[layer + 1].shared_bytes;
     }
-    buffers->shared_bytes += pass->n_logits > 0 ? model->head_bytes : 0;
+    if (pass->n_logits > 0) {
+        buffers->shared_bytes += model->head_bytes / (uint64_t)model->config.n_vocab * (uint64_t)head_of(&f)->n_out;
+    }
     return lane_submit(lane, end_of_pass_fn, NULL, 0, 1);
 }

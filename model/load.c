@@ -492,6 +492,7 @@ void model_destroy(struct model *model)
 }
 
 const struct model_config *model_get_config(const struct model *model) { return &model->config; }
+const struct weight *model_head(const struct model *model) { return &model_slot(model, -1, ROLE_HEAD)->matrix; }
 uint64_t model_digest(const struct model *model) { return model->digest; }
 uint64_t model_weight_bytes(const struct model *model) { return model->weight_bytes; }
 uint64_t model_resident_bytes(const struct model *model) { return model->memory_bytes; }

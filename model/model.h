@@ -156,6 +156,7 @@ enum status model_load(struct model_source *source, struct lane *lane,
                        const struct model_load_options *options, struct model **out);
 void model_destroy(struct model *model);
 const struct model_config *model_get_config(const struct model *model);
+const struct weight *model_head(const struct model *model); /* [n_vocab, dim] borrowed */
 uint64_t model_digest(const struct model *model);         /* of config and weight bytes */
 uint64_t model_weight_bytes(const struct model *model);   /* file format, head included; a pass reads them all but experts it does not touch */
 uint64_t model_resident_bytes(const struct model *model);
@@ -183,6 +184,9 @@ struct pass {
     /* only the first n_layers layers run, then the last norm and the head: 0 = all. K and V of the
      * layers left out are not written. */
     int32_t n_layers;
+    /* instead of the model's head; NULL = that one. Same type and n_in, n_out at most the vocabulary:
+     * logits rows have n_out floats then. */
+    const struct weight *head;
 };
 /* Submits the whole pass; returns its last ticket. Logits: pass_buffers_logits, row i of logits_row. */
 uint64_t model_forward(const struct model *model, struct lane *lane, const struct kv_store *store,

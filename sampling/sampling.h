@@ -58,6 +58,13 @@ enum status sampling_choose(const struct backend *backend, const struct sampling
                             const float *logits /* [n_vocab] */, int32_t n_vocab,
                             const int32_t *history, int32_t n_history, int32_t position,
                             struct sampling_scratch *scratch, struct sampling_choice *out);
+/* A choice depends on the logits, the temperature and the noise alone. */
+bool sampling_is_plain(const struct sampling_params *params);
+/* sampling_choose() of plain parameters on a row that is -inf but for ids[0..n), ascending, whose logits
+ * these are. No logprobs. */
+enum status sampling_choose_kept(const struct backend *backend, const struct sampling_params *params,
+                                 const float *logits /* [n] */, const int32_t *ids /* [n] */, int32_t n,
+                                 int32_t position, int32_t *id);
 /* The distribution the filters leave, normalised, in fp32 (rejection rule, tests). */
 enum status sampling_distribution(const struct backend *backend,
                                   const struct sampling_params *params, const float *logits,

@@ -124,8 +124,99 @@ static void another_model_never_changes_the_text(void **state)
     }
 }
 
+/* ---- accept patterns: proposals are spoilt after the draft has fed its own ---- */
+static void spoil(struct draft_ask *ask, int32_t node, int32_t n_vocab)
+{
+    if (node < ask->proposal.n) {
+        ask->proposal.token[node] = (ask->proposal.token[node] + 1) % n_vocab;
+    }
+}
+
+static void spoil_all(struct draft_rig *rig, struct draft_ask *asks, int32_t n_asks)
+{
+    for (int32_t i = 0; i < n_asks; i++) {
+        spoil(&asks[i], 0, rig->target->n_vocab);
+    }
+}
+
+/* Ask i of round r keeps (r + i) mod (K + 1) right tokens. */
+static void spoil_rotated(struct draft_rig *rig, struct draft_ask *asks, int32_t n_asks)
+{
+    for (int32_t i = 0; i < n_asks; i++) {
+        spoil(&asks[i], (rig->n_rounds + asks[i].place) % (rig->options.k + 1), rig->target->n_vocab);
+    }
+}
+
+static void run_spoilt(void (*how)(struct draft_rig *, struct draft_ask *, int32_t), int32_t k)
+{
+    struct draft_rig rig;
+    struct draft_rig_options options = draft_rig_defaults();
+    options.k = k;
+    options.max_batch = 5;
+    draft_rig_open(&rig, &options);
+    rig.after_propose = how;
+    submit_mixed(&rig, draft_rig_scale(10, 6), 30);
+    draft_rig_run(&rig);
+    const struct td_draft_counts counts = draft_rig_counts(&rig);
+    assert_true(counts.proposed > 0);
+    if (how == spoil_all) {
+        assert_int_equal(counts.accepted, 0);
+    } else {
+        assert_in_range(counts.accepted, counts.proposed / 5, counts.proposed * 4 / 5);
+    }
+    draft_rig_assert_plain(&rig);
+    draft_rig_close(&rig);
+}
+
+static void case_01_all_rejected_every_round(void **state)
+{
+    (void)state;
+    run_spoilt(spoil_all, 4);
+}
+
+static void case_04_accept_pattern_rotates(void **state)
+{
+    (void)state;
+    for (int32_t k = 2; k <= 8; k += 3) {
+        run_spoilt(spoil_rotated, k);
+    }
+}
+
+static void turn_round(struct draft_rig *rig, struct draft_ask *asks, int32_t n_asks)
+{
+    (void)rig;
+    for (int32_t i = 0; i < n_asks / 2; i++) {
+        const struct draft_ask ask = asks[i];
+        asks[i] = asks[n_asks - 1 - i];
+        asks[n_asks - 1 - i] = ask;
+    }
+}
+
+/* What a draft knows belongs to places, not to the order of asks. */
+static void turn_every_other_round(struct draft_rig *rig, struct draft_ask *asks, int32_t n_asks)
+{
+    if (rig->n_rounds % 2 == 0) {
+        turn_round(rig, asks, n_asks);
+    }
+}
+
+static void case_05_order_changes_between_steps(void **state)
+{
+    (void)state;
+    struct draft_rig rig;
+    struct draft_rig_options options = draft_rig_defaults();
+    options.max_batch = 5;
+    draft_rig_open(&rig, &options);
+    rig.before_propose = rig.after_propose = turn_every_other_round;
+    submit_mixed(&rig, 10, 30);
+    draft_rig_run(&rig);
+    assert_all_accepted(&rig);
+    draft_rig_assert_plain(&rig);
+    draft_rig_close(&rig);
+}
+
 /* ---- how far the draft lags ---- */
-static int32_t lags[DRAFT_MAX_NODES + 8], n_lags, last_full;
+static int32_t lags[DRAFT_MAX_NODES + 8], n_lags;
 
 /* Committed tokens that this round must feed: those behind what was fed and committed. */
 static int32_t lag_of(const struct draft_rig *rig, const struct draft_ask *ask)
@@ -168,10 +259,9 @@ static void case_02_full_acceptance_feeds_two_tokens(void **state)
 static void spoil_from_third(struct draft_rig *rig, struct draft_ask *asks, int32_t n_asks)
 {
     (void)n_asks;
-    if (rig->n_rounds >= 3 && asks[0].proposal.n > 1) {
-        asks[0].proposal.token[1] = (asks[0].proposal.token[1] + 1) % rig->target->n_vocab;
+    if (rig->n_rounds >= 3) {
+        spoil(&asks[0], 1, rig->target->n_vocab);
     }
-    last_full = rig->n_rounds;
 }
 
 /* What was proposed is not what was fed: the draft must compare with what it fed, not with verdicts. */
@@ -476,8 +566,11 @@ int main(void)
         cmocka_unit_test(o2_holds_with_two_workers),
         cmocka_unit_test(prompts_are_computed_in_chunks),
         cmocka_unit_test(another_model_never_changes_the_text),
+        cmocka_unit_test(case_01_all_rejected_every_round),
         cmocka_unit_test(case_02_full_acceptance_feeds_two_tokens),
         cmocka_unit_test(case_03_full_acceptance_twice_then_reject),
+        cmocka_unit_test(case_04_accept_pattern_rotates),
+        cmocka_unit_test(case_05_order_changes_between_steps),
         cmocka_unit_test(case_13_draft_context_is_shorter),
         cmocka_unit_test(case_15_twenty_rounds_without_and_back),
         cmocka_unit_test(case_16_k_changes_every_round),
