@@ -1,7 +1,8 @@
 /* decode: plain decoding of one sequence, against the time memory takes to deliver the weights.
  *
- * bound = read bandwidth of as many threads / file-format bytes of the weights. A sample is a run of
- * tokens, each chosen from the logits before it; roofs are taken between samples.
+ * bound = read bandwidth of as many threads / file-format bytes of the weights that a token reads:
+ * counted in the passes that were measured, since of experts it is those that were touched. A sample is
+ * a run of tokens, each chosen from the logits before it; roofs are taken between samples.
  */
 #include "bench/measure.h"
 
@@ -33,11 +34,12 @@ static enum status decode_threads(const struct bench_options *options, struct be
     TRY(bench_rig_use_threads(rig, threads));
     decode_run(rig, 2);
     roofs_take(&roofs);
+    const uint64_t bytes_before = pass_buffers_bytes_read(rig->buffers);
     for (int i = 0; i < reps; i++) {
         samples_add(&rates, decode_run(rig, n));
         roofs_take(&roofs);
     }
-    const double bytes = (double)model_weight_bytes(rig->model);
+    const double bytes = (double)(pass_buffers_bytes_read(rig->buffers) - bytes_before) / ((double)reps * n);
     return line_write(options, &(struct line){
         .bench = "decode", .unit = "tok/s", .better = HIGHER, .values = &rates, .roofs = &roofs, .seed = 1,
         .bound = 1 / roofs_bound(&roofs, bytes, 0, 0, 1), .isa = isa_name(backend_isa(rig->backend)),

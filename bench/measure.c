@@ -203,7 +203,10 @@ double config_body_macs(const struct model_config *config)
 {
     const double dim = config->dim, q = (double)config->n_heads * config->head_dim;
     const double kv = (double)config->n_kv_heads * config->head_dim;
-    return config->n_layers * (2 * dim * q + 2 * dim * kv + 3 * dim * config->ffn_dim);
+    const double ffn = config->experts.n > 0 ? dim * config->experts.n + /* the router */
+                                                   3 * dim * config->experts.ffn_dim * config->experts.n_used
+                                             : 3 * dim * config->ffn_dim;
+    return config->n_layers * (2 * dim * q + 2 * dim * kv + ffn);
 }
 
 double config_head_macs(const struct model_config *config) { return (double)config->dim * config->n_vocab; }

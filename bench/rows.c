@@ -1,7 +1,8 @@
 /* rows: what a pass over n rows costs, logits of all of them included, at a context of 128.
  *
  * bound = max(weight bytes / read bandwidth, n * MACs / (0.6 * integer peak)): whichever is longer,
- * the weights coming in or the arithmetic on them. What speculation pays for its guesses.
+ * the weights coming in (of experts, those that the rows touched) or the arithmetic on them. What
+ * speculation pays for its guesses.
  */
 #include "bench/measure.h"
 
@@ -11,6 +12,7 @@ static enum status rows_threads(const struct bench_options *options, struct benc
                                 const struct bench_model *model, int threads, const int32_t *tokens)
 {
     static struct samples times[MAX_ROWS + 1];
+    double bytes[MAX_ROWS + 1] = {0}; /* read by the last pass of so many rows */
     struct roofs roofs = {.cpus = rig->cpus, .threads = threads, .kinds = ROOF_READ | ROOF_INTEGER,
                           .seconds = options->quick ? 0.06 : 0.15, .backend = rig->backend};
     const int reps = bench_reps(options, 7, 3), step = options->quick ? 3 : 1;
@@ -24,17 +26,18 @@ static enum status rows_threads(const struct bench_options *options, struct benc
             if (k % ROWS_BETWEEN_ROOFS == 0) {
                 roofs_take(&roofs);
             }
+            const uint64_t before = pass_buffers_bytes_read(rig->buffers);
             samples_add(&times[n], (double)bench_rig_pass(rig, tokens, CONTEXT, n, n) * 1e-6);
+            bytes[n] = (double)(pass_buffers_bytes_read(rig->buffers) - before);
         }
     }
     roofs_take(&roofs);
-    const double bytes = (double)model_weight_bytes(rig->model);
     const double macs = config_body_macs(rig->config) + config_head_macs(rig->config);
     for (int32_t n = 1; n <= MAX_ROWS; n += step) {
         TRY(line_write(options, &(struct line){
             .bench = "rows", .unit = "ms", .better = LOWER, .values = &times[n], .roofs = &roofs, .seed = 1,
-            .bound = roofs_bound(&roofs, bytes, macs * n, 0, 0.6) * 1e3,
-            .roof = roofs_bound(&roofs, bytes, macs * n, 0, 1) * 1e3,
+            .bound = roofs_bound(&roofs, bytes[n], macs * n, 0, 0.6) * 1e3,
+            .roof = roofs_bound(&roofs, bytes[n], macs * n, 0, 1) * 1e3,
             .isa = isa_name(backend_isa(rig->backend)),
             .which = json_pack("{s:s,s:s,s:i,s:i}", "model", model->model, "type", model->type, "threads",
                                threads, "rows", (int)n),

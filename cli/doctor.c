@@ -19,7 +19,8 @@ struct doctor {
     struct rates rates[2];   /* one thread, all */
     const char *model;
     struct model_source *source;
-    double weight_bytes, body_macs; /* of the model; 0 without one */
+    double weight_bytes;     /* of the model that passes read; 0 without one */
+    double token_bytes, body_macs; /* of one token: not of experts it does not use */
     int quantised;           /* its layers are computed in integers */
     char isas[64];
 };
@@ -67,14 +68,17 @@ static enum status doctor_model(const struct conf *conf, struct doctor *doctor, 
     }
     TRY(model_source_open(doctor->model, &doctor->source));
     TRY(model_source_check(doctor->source));
-    const int tied = model_source_config(doctor->source)->tied_head;
+    const struct model_config *config = model_source_config(doctor->source);
     for (int64_t i = 0; i < model_source_n_tensors(doctor->source); i++) {
         struct model_tensor_info tensor;
         TRY(model_source_tensor(doctor->source, i, &tensor));
         const int embedding = strcmp(tensor.name, "token_embd.weight") == 0;
-        doctor->weight_bytes += embedding && !tied ? 0 : (double)tensor.bytes;
-        if (tensor.n_dims == 2 && !embedding && strcmp(tensor.name, "output.weight") != 0) {
-            doctor->body_macs += (double)tensor.dims[0] * (double)tensor.dims[1];
+        const double bytes = embedding && !config->tied_head ? 0 : (double)tensor.bytes;
+        const double used = tensor.n_dims == 3 ? config->experts.n_used : 1; /* of matrices stacked */
+        doctor->weight_bytes += bytes;
+        doctor->token_bytes += tensor.n_dims == 3 ? bytes * used / (double)tensor.dims[2] : bytes;
+        if (tensor.n_dims >= 2 && !embedding && strcmp(tensor.name, "output.weight") != 0) {
+            doctor->body_macs += (double)tensor.dims[0] * (double)tensor.dims[1] * used;
             doctor->quantised = backend_act_kind((enum tensor_type)tensor.type) == ACT_Q8;
         }
     }
@@ -83,7 +87,7 @@ static enum status doctor_model(const struct conf *conf, struct doctor *doctor, 
 
 static double predicted_decode(const struct doctor *doctor, const struct rates *rates)
 {
-    return DECODE_PART * rates->read / doctor->weight_bytes;
+    return DECODE_PART * rates->read / doctor->token_bytes;
 }
 
 static double predicted_prefill(const struct doctor *doctor, const struct rates *rates)
@@ -108,7 +112,7 @@ static void what_holds_back(const struct doctor *doctor, char *text, size_t cap)
                  all->threads);
     } else {
         snprintf(text, cap, "memory bandwidth: each token reads %.2f GB, and %d thread%s read %.0f GB/s",
-                 doctor->weight_bytes * 1e-9, all->threads, all->threads == 1 ? "" : "s", all->read * 1e-9);
+                 doctor->token_bytes * 1e-9, all->threads, all->threads == 1 ? "" : "s", all->read * 1e-9);
     }
 }
 
@@ -133,7 +137,7 @@ static void doctor_print(const struct doctor *doctor)
     if (!doctor->model) {
         return;
     }
-    printf("\n%s: a token reads %.3f GB\n", doctor->model, doctor->weight_bytes * 1e-9);
+    printf("\n%s: a token reads %.3f GB\n", doctor->model, doctor->token_bytes * 1e-9);
     for (int i = 0; i < doctor->n_rates; i++) {
         const struct rates *r = &doctor->rates[i];
         printf("  %d thread%s  about %.1f tok/s decoding, %.0f tok/s on a prompt\n", r->threads,
@@ -166,13 +170,13 @@ static json_t *doctor_json(const struct doctor *doctor)
     if (doctor->model) {
         what_holds_back(doctor, text, sizeof text);
     }
-    return json_pack("{s:s,s:i,s:i,s:i,s:{s:I,s:I,s:I},s:{s:I,s:I},s:s,s:s,s:o,s:s?,s:f,s:s?}", "processor",
+    return json_pack("{s:s,s:i,s:i,s:i,s:{s:I,s:I,s:I},s:{s:I,s:I},s:s,s:s,s:o,s:s?,s:f,s:f,s:s?}", "processor",
                      m->cpu, "physical_cores", m->n_physical, "usable_cpus", m->n_cpus, "memory_nodes",
                      m->n_nodes, "cache_bytes", "l1d", (json_int_t)m->l1d_bytes, "l2", (json_int_t)m->l2_bytes,
                      "l3", (json_int_t)m->l3_bytes, "memory_bytes", "total", (json_int_t)m->memory_bytes,
                      "free", (json_int_t)m->available_bytes, "instruction_sets", doctor->isas, "isa",
                      isa_name(backend_isa(doctor->backend)), "roofs", rates_json(doctor), "model",
-                     doctor->model, "weight_bytes", doctor->weight_bytes, "held_back_by",
+                     doctor->model, "weight_bytes", doctor->weight_bytes, "token_bytes", doctor->token_bytes, "held_back_by",
                      doctor->model ? text : NULL);
 }
 

@@ -291,6 +291,21 @@ bench_fields() {
 for name in decode rows prefill scheduler memory; do
     check "bench $name has every field" bench_fields $name
 done
+# Of experts a token reads those it uses: 1 340 928 bytes of this model's 2.96 MB. The bound says how many
+# were counted: bytes = bandwidth / bound.
+experts=${TANDEM_SHARED:-../shared/data}/golden/models/qwen3-moe
+bench_experts() {
+    run_it 0 bench decode --target "$experts" --quick --reps 2 --threads 1 || return 1
+    bytes=$(sed -n 's/.*"gb_per_s":\([0-9.e+]*\).*"bound":\([0-9.e+]*\).*/\1 \2/p' "$dir/out" |
+        awk '{ printf "%d", $1 * 1e9 / $2 / 1000 }')
+    [ "$bytes" -ge 1340 ] && [ "$bytes" -le 1341 ] || { echo "    $bytes KB"; return 1; }
+    run_it 0 doctor -m "$experts" --threads 1 --json && out_has '"token_bytes":1340928.0'
+}
+if [ -d "$experts" ]; then
+    check "bench decode and doctor count the experts that a token uses" bench_experts
+else
+    echo "skipped: no golden/models/qwen3-moe"
+fi
 first_token() { run_it 0 bench first-token --quick --reps 1 && out_has '"unit":"ms"'; }
 check "bench first-token" first_token
 load() { run_it 0 bench load --quick --reps 1 && out_has '"bench":"load"'; }
