@@ -16,6 +16,7 @@ struct batch {
     const struct conf *conf;
     struct td_engine *engine;
     struct td_engine_info info;
+    struct td_hints hints;      /* where a line says nothing */
     FILE *in;
     double roof_gb_per_s;
     int64_t n_lines, n_failed;
@@ -216,7 +217,7 @@ static enum status item_parse(struct batch *batch, struct batch_item *item, cons
         json_decref(item->name);
         item->name = json_incref(name);
     }
-    engine_request(batch->conf, &item->request);
+    engine_request(batch->conf, &batch->hints, &item->request);
     const char *key;
     json_t *value;
     json_object_foreach (item->line, key, value) {
@@ -441,6 +442,7 @@ enum status verb_batch(const struct conf *conf)
         return status_fail(STATUS_IO, "cannot open %s: %s", path, strerror(errno));
     }
     TRY_GOTO(engine_open(conf, BATCH_DEFAULT, &batch.engine), out);
+    TRY_GOTO(engine_hints(conf, batch.engine, &batch.hints), out);
     td_engine_get_info(batch.engine, &batch.info);
     batch.roof_gb_per_s = engine_read_roof(conf, &batch.info, 0.1);
     interrupt_catch();

@@ -15,6 +15,7 @@ enum { LINE_MAX_BYTES = 1 << 20 };
 struct chat {
     const struct conf *conf;
     struct td_engine *engine;
+    struct td_hints hints;
     struct td_message *messages; /* [n_messages], texts owned */
     size_t n_messages, cap;
     struct result last;          /* the last answer */
@@ -66,7 +67,7 @@ static enum status chat_submit(struct chat *chat, uint64_t *id)
     const struct td_chat said = {conf_text(chat->conf, OPT_CHAT_FORMAT), chat->messages,
                                  chat->n_messages};
     TRY(engine_tokenize_chat(chat->engine, &said, &chat->last.prompt, &end_id));
-    engine_request(chat->conf, &request);
+    engine_request(chat->conf, &chat->hints, &request);
     if (chat->has_seed) {
         request.seed = chat->seed;
     }
@@ -245,6 +246,7 @@ static enum status chat_begin(struct chat *chat)
     if (system) {
         TRY(chat_add(chat, "system", system, strlen(system)));
     }
+    TRY(engine_hints(chat->conf, chat->engine, &chat->hints));
     td_engine_get_info(chat->engine, &info);
     if (chat->is_terminal) {
         say(chat->conf, "%s, context %d; /help lists the commands", info.model_name, info.context);

@@ -76,8 +76,8 @@ void progress_end(struct progress *progress);
 enum status engine_open(const struct conf *conf, int32_t default_max_batch, struct td_engine **out);
 /* The sentence of the last td_ call as this program's status. */
 enum status engine_failed(enum td_status status);
-/* Request settings by the options. stops lives in conf. */
-void engine_request(const struct conf *conf, struct td_request *request);
+/* Request settings by the options, and by `hints` where they say something. stops lives in conf. */
+void engine_request(const struct conf *conf, const struct td_hints *hints, struct td_request *request);
 /* Text to prompt ids with the target's tokenizer, begin token added. */
 enum status engine_tokenize(struct td_engine *engine, const char *text, size_t n, struct id_list *out);
 /* A conversation to prompt ids; *end_id ends an answer, -1 = none. */
@@ -89,6 +89,12 @@ double engine_read_roof(const struct conf *conf, const struct td_engine_info *in
 void interrupt_catch(void);
 int interrupt_seen(void); /* the signal's number; 0 = none */
 void interrupt_forget(void); /* and catch the next one */
+
+/* ---- hints.c ---- */
+/* What the model advises and nobody gave, with a line that says so; nothing without --sampling model. */
+enum status engine_hints(const struct conf *conf, const struct td_engine *engine, struct td_hints *out);
+/* "temperature 0.6, top-k 20" into text; returns how many settings that is. */
+int hints_text(const struct td_hints *hints, char *text, size_t cap);
 
 /* ---- result.c: what run --json and batch write ---- */
 struct result {

@@ -118,15 +118,18 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
 /* A seed that every reader of JSON keeps whole: many hold numbers as doubles. */
 static uint64_t new_seed(void) { return rng_os_seed() >> 11; }
 
-void engine_request(const struct conf *conf, struct td_request *request)
+static float advised(float hint, double option) { return hint >= 0 ? hint : (float)option; }
+
+void engine_request(const struct conf *conf, const struct td_hints *hints, struct td_request *request)
 {
     td_request_init(request);
     request->max_tokens = conf_int(conf, OPT_MAX_TOKENS);
-    request->temperature = (float)conf_float(conf, OPT_TEMPERATURE);
-    request->top_k = (int32_t)conf_int(conf, OPT_TOP_K);
-    request->top_p = (float)conf_float(conf, OPT_TOP_P);
-    request->min_p = (float)conf_float(conf, OPT_MIN_P);
-    request->repetition_penalty = (float)conf_float(conf, OPT_REPETITION_PENALTY);
+    request->temperature = advised(hints->temperature, conf_float(conf, OPT_TEMPERATURE));
+    request->top_k = hints->top_k >= 0 ? hints->top_k : (int32_t)conf_int(conf, OPT_TOP_K);
+    request->top_p = advised(hints->top_p, conf_float(conf, OPT_TOP_P));
+    request->min_p = advised(hints->min_p, conf_float(conf, OPT_MIN_P));
+    request->repetition_penalty =
+        advised(hints->repetition_penalty, conf_float(conf, OPT_REPETITION_PENALTY));
     request->presence_penalty = (float)conf_float(conf, OPT_PRESENCE_PENALTY);
     request->frequency_penalty = (float)conf_float(conf, OPT_FREQUENCY_PENALTY);
     request->has_seed = 1;

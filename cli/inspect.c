@@ -27,6 +27,8 @@ struct inspect {
     uint64_t kv_bytes_per_position;    /* at f16; 0 unknown */
     struct inspect_row *rows;          /* [n_rows] */
     int32_t n_rows;
+    enum chat_format chat;             /* CHAT_NONE: why in chat_why */
+    char chat_why[SENTENCE_CAP], no_text[SENTENCE_CAP]; /* no_text "": there is a tokenizer */
     char hindrance[MAX_HINDRANCES][SENTENCE_CAP];
     int n_hindrances;
 };
@@ -136,12 +138,16 @@ static void check_text(struct inspect *self)
 {
     struct tokenizer *tokenizer = NULL;
     if (!model_source_vocab(self->source) && !model_source_folder(self->source)) {
-        snprintf(add_hindrance(self), SENTENCE_CAP, "no vocabulary: ids go in and out, no text");
-    } else if (text_open_path(self->model, &tokenizer) != STATUS_OK) {
-        snprintf(add_hindrance(self), SENTENCE_CAP, "no text, ids alone: %.900s", status_message());
-    } else {
-        text_close(tokenizer);
+        snprintf(self->no_text, SENTENCE_CAP, "no vocabulary: ids go in and out, no text");
+    } else if (text_open(self->source, &tokenizer) != STATUS_OK) {
+        snprintf(self->no_text, SENTENCE_CAP, "no text, ids alone: %.900s", status_message());
+    } else if (tokenizer_chat_format(tokenizer, NULL, &self->chat) != STATUS_OK) {
+        snprintf(self->chat_why, SENTENCE_CAP, "%s", status_message());
     }
+    if (self->no_text[0]) {
+        snprintf(add_hindrance(self), SENTENCE_CAP, "%s", self->no_text);
+    }
+    text_close(tokenizer);
 }
 
 static void check_memory(struct inspect *self)
@@ -209,7 +215,9 @@ static char type_mark(const struct inspect *self, uint32_t type)
 
 static void print_types(const struct inspect *self)
 {
-    puts("types:");
+    if (self->n_rows > 0) {
+        puts("types:");
+    }
     for (uint32_t i = 0; i < MAX_TYPES; i++) {
         char name[24];
         if (self->n_by_type[i] > 0) {
@@ -243,9 +251,12 @@ static void print_picture(const struct inspect *self)
     for (int32_t i = 0; i < self->n_rows; i++) {
         largest = self->rows[i].bytes > largest ? self->rows[i].bytes : largest;
     }
-    puts("where the bytes are (each layer's in MB):");
+    if (self->n_rows > 0) {
+        puts("where the bytes are (each layer's in MB):");
+    }
     for (int32_t i = 0; i < self->n_rows; i++) {
-        if (self->rows[i].bytes * 1000 < largest) { /* norms and the like would be empty bars */
+        const int is_layer = strncmp(self->rows[i].name, "layer ", 6) == 0;
+        if (!is_layer && self->rows[i].bytes * 2 * BAR_COLUMNS < largest) { /* norms: an empty bar */
             others += self->rows[i].bytes;
         } else {
             print_bar(self, &self->rows[i], largest);
@@ -260,23 +271,40 @@ static void print_text(const struct inspect *self)
 {
     const struct model_vocab *vocab = model_source_vocab(self->source);
     const char *folder = model_source_folder(self->source);
+    if (self->no_text[0]) {
+        return; /* a note says why */
+    }
     if (vocab) {
         printf("tokenizer: %s%s%s, %d tokens, %d merges%s\n", vocab->kind, vocab->pre[0] ? ", cut as " : "",
                vocab->pre, vocab->n_tokens, vocab->n_merges, vocab->chat_template.n_bytes ? "" : ", no chat template");
     } else if (folder) {
         printf("tokenizer: tokenizer.json in %s\n", folder);
     }
-    if (vocab && vocab->chat_template.n_bytes > 0) {
-        printf("chat template: %u bytes\n", vocab->chat_template.n_bytes);
+    if (self->chat != CHAT_NONE) {
+        printf("chat format: %s\n", chat_format_name(self->chat));
+    } else {
+        printf("chat format: not known: %s\n", self->chat_why);
+    }
+}
+
+static void print_hints(const struct inspect *self)
+{
+    char text[160];
+    const struct model_hints from = model_source_hints(self->source);
+    const struct td_hints hints = {(float)from.temperature, (float)from.top_p, (float)from.min_p,
+                                   (float)from.repetition_penalty, from.top_k};
+    if (hints_text(&hints, text, sizeof text) > 0) {
+        printf("sampling advised: %s (used with --sampling model)\n", text);
     }
 }
 
 static void print_summary(const struct inspect *self)
 {
     const struct model_config *config = model_source_config(self->source);
-    printf("%s: %.3f MB, %lld tensors, %.3f billion parameters\n", self->model,
+    const int millions = self->n_parameters < 100000000;
+    printf("%s: %.3f MB, %lld tensors, %.3f %s parameters\n", self->model,
            (double)model_source_bytes(self->source) * 1e-6, (long long)model_source_n_tensors(self->source),
-           (double)self->n_parameters * 1e-9);
+           (double)self->n_parameters * (millions ? 1e-6 : 1e-9), millions ? "million" : "billion");
     if (self->why_not[0]) {
         printf("cannot be run: %s\n", self->why_not);
         return;
@@ -284,6 +312,10 @@ static void print_summary(const struct inspect *self)
     printf("%s: %d layers, width %d, %d heads (%d kv) of %d, ffn %d, vocabulary %d, context %d\n",
            config->architecture, config->n_layers, config->dim, config->n_heads, config->n_kv_heads,
            config->head_dim, config->ffn_dim, config->n_vocab, config->context_len);
+    if (config->experts.n > 0) {
+        printf("experts: %d in a layer, of ffn %d; a token uses %d\n", config->experts.n, config->experts.ffn_dim,
+               config->experts.n_used);
+    }
     printf("memory: weights %.1f MB, KV %.1f KB a position at f16, %.1f MB for a context of %d\n",
            (double)self->weight_bytes * 1e-6, (double)self->kv_bytes_per_position * 1e-3,
            (double)self->kv_bytes_per_position * config->context_len * 1e-6, config->context_len);
@@ -293,7 +325,8 @@ static enum status inspect_print(const struct inspect *self)
 {
     print_summary(self);
     print_text(self);
-    for (int i = 0; i < self->n_hindrances; i++) {
+    print_hints(self);
+    for (int i = self->why_not[0] ? 1 : 0; i < self->n_hindrances; i++) { /* the first has been said */
         printf("note: %s\n", self->hindrance[i]);
     }
     print_types(self);
@@ -345,12 +378,15 @@ static json_t *tokenizer_json(const struct inspect *self)
 {
     const struct model_vocab *vocab = model_source_vocab(self->source);
     const char *folder = model_source_folder(self->source);
+    const char *chat = self->chat == CHAT_NONE ? NULL : chat_format_name(self->chat);
     if (vocab) {
-        return json_pack("{s:s,s:s,s:i,s:i,s:b}", "kind", vocab->kind, "pre", vocab->pre, "tokens",
+        return json_pack("{s:s,s:s,s:i,s:i,s:b,s:s?}", "kind", vocab->kind, "pre", vocab->pre, "tokens",
                          vocab->n_tokens, "merges", vocab->n_merges, "chat_template",
-                         vocab->chat_template.n_bytes > 0);
+                         vocab->chat_template.n_bytes > 0, "chat_format", chat);
     }
-    return folder ? json_pack("{s:s,s:s}", "kind", "tokenizer.json", "folder", folder) : NULL;
+    return folder && !self->no_text[0] ? json_pack("{s:s,s:s,s:s?}", "kind", "tokenizer.json", "folder", folder,
+                                                   "chat_format", chat)
+                                       : NULL;
 }
 
 static enum status inspect_json(const struct inspect *self)

@@ -89,12 +89,14 @@ static enum status run_request(const struct conf *conf, struct td_engine *engine
     const int json = conf_flag(conf, OPT_JSON), explains = conf_flag(conf, OPT_EXPLAIN) && !json;
     struct explain explain;
     struct td_request request;
+    struct td_hints hints;
     uint64_t id = 0;
     explain_init(&explain, engine);
+    TRY(engine_hints(conf, engine, &hints));
     if (!has_ids) {
         TRY(engine_tokenize(engine, prompt->bytes, prompt->n, &result->prompt));
     }
-    engine_request(conf, &request);
+    engine_request(conf, &hints, &request);
     request.ids = result->prompt.ids;
     request.n_ids = result->prompt.n;
     TRY(engine_failed(td_submit(engine, &request, &id)));

@@ -77,6 +77,11 @@ struct td_engine_info {
 };
 void td_engine_get_info(const struct td_engine *engine, struct td_engine_info *info);
 
+/* What the model's makers advise for sampling, as its files say it, unchecked; below 0: not said.
+ * Nothing uses it unasked. */
+struct td_hints { float temperature, top_p, min_p, repetition_penalty; int32_t top_k; };
+void td_engine_get_hints(const struct td_engine *engine, struct td_hints *hints);
+
 /* What was drafted, and what of it the target agreed with. Tokens cut by a stop count as neither. */
 struct td_draft_counts {
     int64_t rounds, proposed, accepted; /* rounds: with at least one proposed */

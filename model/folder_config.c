@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "model/hints.h"
 #include "model/rope.h"
 
 enum {
@@ -432,13 +433,18 @@ enum status folder_config_eos(const char *label, const json_t *root, struct mode
 enum status folder_config_hints(const char *label, const json_t *root, struct model_hints *hints)
 {
     int64_t top_k = -1;
-    *hints = (struct model_hints){ -1, -1, -1, -1, -1 };
+    int samples = -1;
+    *hints = HINTS_NONE;
     TRY(folder_json_read_float(label, root, "temperature", &hints->temperature));
     TRY(folder_json_read_float(label, root, "top_p", &hints->top_p));
     TRY(folder_json_read_float(label, root, "min_p", &hints->min_p));
     TRY(folder_json_read_float(label, root, "repetition_penalty", &hints->repetition_penalty));
-    TRY(folder_json_read_int(label, root, "top_k", (struct folder_json_range){ 0, INT32_MAX },
+    TRY(folder_json_read_int(label, root, "top_k", (struct folder_json_range){ -1, INT32_MAX },
                              &top_k));
+    TRY(folder_json_read_flag(label, root, "do_sample", &samples));
     hints->top_k = (int32_t)top_k;
+    if (samples == 0 || (samples == 1 && hints->temperature < 0)) {
+        hints->temperature = samples; /* greedy is said this way, and 1 is what is not written out */
+    }
     return STATUS_OK;
 }

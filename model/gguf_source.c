@@ -6,6 +6,7 @@
 
 #include "model/config.h"
 #include "model/gguf_file.h"
+#include "model/hints.h"
 
 struct gguf_source {
     struct model_source base;
@@ -245,6 +246,8 @@ static enum status check_runnable(struct gguf_source *self)
             "%s: one of %d files that belong together; only by its path can it find the others",
             self->base.label, self->split.count);
     }
+    TRY(hints_from_gguf(self->base.gguf, &self->base.hints));
+    self->base.has_hints = true;
     TRY(config_from_gguf(self->base.gguf, &self->base, config));
     return family_check(&self->base, family_find(config->architecture));
 }

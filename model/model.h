@@ -89,7 +89,8 @@ struct model_vocab {
     struct model_text chat_template;   /* tokenizer.chat_template; 0 bytes = none */
 };
 const struct model_vocab *model_source_vocab(const struct model_source *source);
-/* What the model's makers advise for sampling (generation_config.json); below 0: not said. */
+/* What the model's makers advise for sampling (generation_config.json, general.sampling.* of GGUF files),
+ * unchecked; below 0: not said. */
 struct model_hints { double temperature, top_p, min_p, repetition_penalty; int32_t top_k; };
 struct model_hints model_source_hints(const struct model_source *source);
 /* A synthetic pair, as asked for: both sides, and the law planted in them. The target's next token is

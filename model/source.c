@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "model/hints.h"
+
 static bool is_folder(const char *path)
 {
     struct stat info;
@@ -94,8 +96,7 @@ const struct model_pair *model_source_pair(const struct model_source *source) { 
 
 struct model_hints model_source_hints(const struct model_source *source)
 {
-    const struct model_hints none = { -1, -1, -1, -1, -1 };
-    return source->has_hints ? source->hints : none;
+    return source->has_hints ? source->hints : HINTS_NONE;
 }
 
 /* ---- shared by the kinds ---- */

@@ -11,6 +11,7 @@
 
 #include "model/config.h"
 #include "model/family.h"
+#include "model/hints.h"
 #include "model/rope.h"
 
 enum { ALIGNMENT = 32, COPY_BYTES = 4 << 20, WRITE_KEY_CAP = MODEL_NAME_CAP + 64, PATH_CAP = 4096 };
@@ -195,6 +196,21 @@ static void put_vocab(struct writer *writer, const struct model_vocab *vocab)
     put_key_bool(writer, "tokenizer.ggml.add_space_prefix", vocab->add_space_prefix);
 }
 
+static void put_hints(struct writer *writer, const struct model_source *source)
+{
+    struct hint_key keys[N_HINT_KEYS];
+    const struct model_hints hints = model_source_hints(source);
+    const int n = hints_to_keys(&hints, keys);
+    for (int i = 0; i < n; i++) {
+        if (keys[i].type == GGUF_FLOAT32) {
+            put_key_float(writer, keys[i].name, keys[i].value);
+        } else {
+            put_key(writer, keys[i].name, keys[i].type);
+            put_u32(writer, (uint32_t)(int32_t)keys[i].value);
+        }
+    }
+}
+
 /* ---- keys as another file has them ---- */
 
 static uint64_t raw_array_bytes(const unsigned char *data, uint32_t elem_type, uint64_t n);
@@ -351,6 +367,7 @@ static void put_header(struct writer *writer, const struct model_source *source)
             put_vocab(writer, &source->vocab);
         }
         put_eos(writer, source);
+        put_hints(writer, source);
     }
     put_file_keys(writer, source);
     put_tensor_infos(writer, source);

@@ -31,6 +31,14 @@ void td_engine_get_info(const struct td_engine *engine, struct td_engine_info *i
     *info = engine->info;
 }
 
+void td_engine_get_hints(const struct td_engine *engine, struct td_hints *hints)
+{
+    const struct model_hints *from = &engine->hints;
+    *hints = (struct td_hints){ .temperature = (float)from->temperature, .top_p = (float)from->top_p,
+                                .min_p = (float)from->min_p, .top_k = from->top_k,
+                                .repetition_penalty = (float)from->repetition_penalty };
+}
+
 void td_engine_get_stats(struct td_engine *engine, struct td_engine_stats *stats)
 {
     *stats = outbox_stats(engine->outbox);

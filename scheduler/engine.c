@@ -77,6 +77,7 @@ static enum status load_model(struct td_engine *engine, const struct td_engine_o
                               struct model_source *source)
 {
     TRY(model_source_check(source));
+    engine->hints = model_source_hints(source);
     TRY(engine_plan_fit(options, model_source_config(source), model_source_bytes(source), &engine->plan));
     TRY(open_text(engine, source));
     return model_load(source, engine->lane, &(struct model_load_options){

@@ -45,6 +45,7 @@ struct td_engine {
     struct queue *inbox;                    /* of struct request * */
     struct request_limits limits;
     struct td_engine_info info;
+    struct model_hints hints;
     pthread_t thread;
     bool has_thread;
     atomic_int stopping;

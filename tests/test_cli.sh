@@ -127,6 +127,86 @@ check "a seed repeats a text, another gives another" seeded
 stops() { run_it 0 run -p "$story" --stop girl --json && out_has '"finish_reason":"stop"' && ! out_has '"text":"[^"]*girl'; }
 check "stop text" stops
 
+# ---- --sampling model ----
+# le VALUE BYTES: a number as files hold it. key NAME TYPE: a GGUF key up to its value.
+le() {
+    value=$1 left=$2
+    while [ "$left" -gt 0 ]; do
+        # shellcheck disable=SC2059 # the byte is an escape sequence
+        printf "\\$(printf %03o $((value % 256)))"
+        value=$((value / 256)) left=$((left - 1))
+    done
+}
+key() { le ${#1} 8; printf %s "$1"; le "$2" 4; }
+# advise FILE TEMPERATURE: the model with keys of its makers' advice and a chat template, in a block of
+# 192 bytes so that tensors stay aligned. Floats by their bits: 1.5 is 1069547520, 0.75 is 1061158912.
+advise() {
+    {
+        head -c 16 $model
+        le $(($(od -An -tu1 -j16 -N1 $model) + 4)) 1
+        head -c 24 $model | tail -c 7
+        key general.sampling.temp 6; le "$2" 4
+        key general.sampling.top_k 5; le 20 4
+        key general.sampling.top_p 6; le 1061158912 4
+        key tokenizer.chat_template 8; le 36 8; printf %-36s '<|im_start|>'
+        tail -c +25 $model
+    } >"$1"
+}
+advise "$dir/advised.gguf" 1069547520
+advised() { run_it 0 run -m "$dir/advised.gguf" -p "$story" -n 24 -s 7 "$@"; }
+wanted() { run_it 0 run -p "$story" -n 24 -s 7 --quiet "$@" && cp "$dir/out" "$dir/wanted"; }
+sampling_unasked() { wanted && advised && cmp -s "$dir/out" "$dir/wanted" && ! err_has advises; }
+check "advice is not used unasked" sampling_unasked
+sampling_model() {
+    wanted -t 1.5 --top-k 20 --top-p 0.75 && ! cmp -s "$dir/wanted" "$dir/story" &&
+        advised --sampling model && cmp -s "$dir/out" "$dir/wanted" &&
+        err_has 'as the model advises: temperature 1.5, top-k 20, top-p 0.75$'
+}
+check "--sampling model takes the makers' advice and says which" sampling_model
+sampling_given() {
+    wanted -t 0.9 --top-k 3 --top-p 0.75 &&
+        TANDEM_TOP_K=3 advised --sampling model -t 0.9 && cmp -s "$dir/out" "$dir/wanted" &&
+        err_has 'as the model advises: top-p 0.75$'
+}
+check "what is given wins over advice" sampling_given
+sampling_batch() {
+    wanted -t 1.5 --top-k 20 --top-p 0.75 --json && cp "$dir/wanted" "$dir/first" &&
+        wanted -t 0.9 --top-k 20 --top-p 0.75 --json &&
+        printf '%s\n' "{\"prompt\":\"$story\",\"max_tokens\":24,\"seed\":7}" >"$dir/lines" &&
+        run_it 0 batch -m "$dir/advised.gguf" --sampling model "$dir/lines" &&
+        [ "$(field logits_digest "$dir/out")" = "$(field logits_digest "$dir/first")" ] &&
+        [ "$(field text "$dir/out")" = "$(field text "$dir/first")" ] &&
+        sed -i 's/"seed"/"temperature":0.9,"seed"/' "$dir/lines" &&
+        run_it 0 batch -m "$dir/advised.gguf" --sampling model "$dir/lines" &&
+        [ "$(field text "$dir/out")" = "$(field text "$dir/wanted")" ]
+}
+check "batch takes advice where neither line nor options say" sampling_batch
+sampling_chat() {
+    printf 'Hi\n' | "$tandem" chat -m "$dir/advised.gguf" -n 8 -s 7 --sampling model \
+        >"$dir/out" 2>"$dir/err" && err_has 'temperature 1.5' && cp "$dir/out" "$dir/wanted" &&
+        printf 'Hi\n' | "$tandem" chat --chat-format chatml -n 8 -s 7 -t 1.5 --top-k 20 --top-p 0.75 \
+            >"$dir/out" 2>"$dir/err" && cmp -s "$dir/out" "$dir/wanted"
+}
+check "chat takes advice" sampling_chat
+check "a model without advice says so" run_it 0 run -p a -n 1 --sampling model
+sampling_quantized() {
+    run_it 0 quantize "$dir/advised.gguf" "$dir/advised4.gguf" q4_0 &&
+        run_it 0 run -m "$dir/advised4.gguf" -p a -n 1 --sampling model && err_has 'temperature 1.5, top-k 20' &&
+        rm "$dir/advised4.gguf"
+}
+check "a quantized file keeps the advice" sampling_quantized
+inspect_advised() {
+    run_it 0 inspect "$dir/advised.gguf" && out_has '^chat format: chatml$' &&
+        out_has '^sampling advised: temperature 1.5, top-k 20, top-p 0.75 (used with --sampling model)$' &&
+        run_it 0 inspect "$dir/advised.gguf" --json && out_has '"chat_format":"chatml"'
+}
+check "inspect shows advice and the chat format" inspect_advised
+advise "$dir/advised.gguf" 1128792064
+check "advice beyond what can be is refused" says 1 'advises temperature 200' \
+    run -m "$dir/advised.gguf" -p a --sampling model
+check "and hurts no one who does not ask" run_it 0 run -m "$dir/advised.gguf" -p a -n 1 --sampling model -t 1
+rm "$dir/advised.gguf"
+
 # ---- files that are wrong ----
 head -c 1000000 $model >"$dir/cut.gguf"
 printf 'this is not a model\n' >"$dir/text.gguf"
@@ -235,6 +315,7 @@ inspect() { run_it 0 inspect $model && out_has llama && out_has 'token_embd.weig
 check "inspect" inspect
 inspect_more() {
     run_it 0 inspect $model && out_has 'a position at f16' && out_has 'tokenizer: llama, 32000 tokens' &&
+        out_has 'chat format: not known: the model names no chat format' && ! out_has ' MB  $' &&
         out_has '# Q8_0 *43 tensors' && out_has '^  layer 0 and 5 more .* #*$' &&
         run_it 0 inspect synth:llama-70b,q4_0 --json && out_has '"kv_bytes_per_position":327680' &&
         out_has 'no vocabulary: ids go in and out'

@@ -280,6 +280,34 @@ static void put_text(const struct small_folder *folder, const struct family_case
     write_json(folder, "tokenizer_config.json", config);
 }
 
+/* ---- advice ---- */
+
+static const char *const GENERATION[] = {
+    "{\"do_sample\":true,\"temperature\":0.6,\"top_k\":20,\"top_p\":0.95,\"repetition_penalty\":1.05}",
+    "{\"temperature\":0.7,\"min_p\":0.05}",
+    "{\"do_sample\":false}",
+};
+enum { N_GENERATION = sizeof GENERATION / sizeof GENERATION[0] };
+
+static struct model_hints hints_of(const char *model)
+{
+    struct model_source *source;
+    must(model_source_open(model, &source));
+    const struct model_hints hints = model_source_hints(source);
+    model_source_close(source);
+    return hints;
+}
+
+/* The makers' advice is in the file, as the floats that requests take. */
+static void check_hints(const char *folder, const char *gguf)
+{
+    const struct model_hints a = hints_of(folder), b = hints_of(gguf);
+    assert_true(a.temperature >= 0);
+    assert_true((float)a.temperature == (float)b.temperature && (float)a.top_p == (float)b.top_p &&
+                (float)a.min_p == (float)b.min_p && (float)a.repetition_penalty == (float)b.repetition_penalty);
+    assert_int_equal(a.top_k, b.top_k);
+}
+
 /* ---- tests ---- */
 
 /* One family's way through the tests below: its folder, a place to write to, the expected bits. */
@@ -324,7 +352,7 @@ static void test_own_dtype(void **state)
     }
 }
 
-/* A folder of one file and with a tokenizer. */
+/* A folder of one file, with a tokenizer and advice. */
 static void test_with_tokenizer(void **state)
 {
     (void)state;
@@ -336,7 +364,10 @@ static void test_with_tokenizer(void **state)
             small_folder_begin(&merged);
             small_folder_merge(scene.folder, &merged, MERGE_VECTORS_AS_THEY_ARE);
             put_text(&merged, &CASES[i], (enum template_place)(i % N_TEMPLATE_PLACES));
+            small_folder_put(&merged, "generation_config.json", GENERATION[i % N_GENERATION],
+                             strlen(GENERATION[i % N_GENERATION]));
             quantize(merged.path, scene.gguf, own_type(merged.path));
+            check_hints(merged.path, scene.gguf);
             check_logits(scene.gguf, &scene.prompts, scene.logits);
             check_tokenizers(&CASES[i], merged.path, scene.gguf);
             small_folder_remove(&merged);

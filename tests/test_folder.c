@@ -294,6 +294,34 @@ static void test_config_values(void **state)
     small_folder_remove(&folder);
 }
 
+static struct model_hints hints_of(const char *generation)
+{
+    struct small_folder folder;
+    struct model_source *source;
+    small_folder_make(&folder, MADE(.generation = generation));
+    assert_int_equal(model_source_open(folder.path, &source), STATUS_OK);
+    assert_int_equal(model_source_check(source), STATUS_OK);
+    const struct model_hints hints = model_source_hints(source);
+    model_source_close(source);
+    small_folder_remove(&folder);
+    return hints;
+}
+
+/* do_sample says greedy or not, over and beside the temperature. */
+static void test_hints(void **state)
+{
+    (void)state;
+    assert_true(hints_of(NULL).temperature < 0);
+    assert_true(hints_of("{}").temperature < 0);
+    assert_true(hints_of("{\"temperature\":0.25}").temperature == 0.25);
+    assert_true(hints_of("{\"do_sample\":true}").temperature == 1);
+    assert_true(hints_of("{\"do_sample\":true,\"temperature\":0.25}").temperature == 0.25);
+    assert_true(hints_of("{\"do_sample\":false,\"temperature\":0.25}").temperature == 0);
+    assert_true(hints_of("{\"top_k\":-1}").top_k < 0);
+    assert_true(hints_of("{\"top_k\":0}").top_k == 0);
+    assert_true(hints_of("{\"repetition_penalty\":1.5,\"min_p\":0.5}").repetition_penalty == 1.5);
+}
+
 static void test_windows(void **state)
 {
     (void)state;
@@ -365,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_other_folders),
         cmocka_unit_test(test_unknown_opens),
         cmocka_unit_test(test_config_values),
+        cmocka_unit_test(test_hints),
         cmocka_unit_test(test_windows),
         cmocka_unit_test(test_hostile_takes_no_memory),
         cmocka_unit_test(test_each_allocation_fails_once),
