@@ -154,6 +154,9 @@ static int chat_command(struct chat *chat, const char *line)
     } else if (strncmp(line, "/seed", 5) == 0 && (line[5] == ' ' || line[5] == '\0')) {
         chat_seed(chat, line + 5 + strspn(line + 5, " "));
     } else {
+        if (strcmp(line, "/help") != 0) {
+            fprintf(stderr, "there is no command %.40s; ", line);
+        }
         fprintf(
             stderr,
             "/reset forgets what was said, /stats shows the last answer's numbers, /seed N decides the "

@@ -376,7 +376,8 @@ static enum status open_source(struct quantize *self)
         TRY(folder_vocab_init(&self->vocab, folder, model_source_config(self->source)));
     }
     if (!self->vocab.has_vocab && !model_source_vocab(self->source)) {
-        say(self->conf, "%s has no vocabulary, nor will %s", self->in, self->out);
+        say(self->conf, "%s has no vocabulary, so %s will have none: it runs on ids, not on text", self->in,
+            self->out);
     }
     const struct model_requantize_options options = {
         .type = self->type->number, .lane = self->lane, .stop = stop_asked,

@@ -287,7 +287,7 @@ static void plan_tensor(struct requantize_source *self, int64_t idx, int wanted_
     self->base.total_bytes += new->bytes;
     self->reports[idx] = (struct model_requantize_report){
         .from = old->type, .to = new->type,
-        .falls_back = new->n_dims > 1 && !fits(wanted, new->dims[0]),
+        .falls_back = new->n_dims > 1 && !fits(wanted, new->dims[0]) && !is_router(new->name),
     };
 }
 

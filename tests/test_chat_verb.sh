@@ -59,6 +59,8 @@ seeds() {
 check "/seed decides the draws" seeds
 quits() { chat_with 0 "/help\\n/quit\\nHello\\n" --chat-format chatml -n 4 && [ ! -s "$dir/out" ] && err_has '/reset forgets'; }
 check "/help helps and /quit ends" quits
+unknown() { chat_with 0 "/rest\\n" --chat-format chatml && err_has '^there is no command /rest; /reset forgets'; }
+check "an unknown command is named" unknown
 too_long() { chat_with 1 "$story $story\\n" --chat-format chatml --context 32 && err_has tandem:; }
 check "a message beyond the context is refused" too_long
 

@@ -471,6 +471,33 @@ static void test_wide_vectors(void **state)
     assert_true(n_widened > 0);
 }
 
+/* Routers stay floats by choice; what falls back does so for its rows of 96, no whole Q4_K block. */
+static void test_routers_stay(void **state)
+{
+    (void)state;
+    golden_or_skip();
+    for (int i = 0; i < N_CASES; i++) {
+        char path[512];
+        struct model_source *inner, *source;
+        const struct model_requantize_options options = { .type = TENSOR_Q4_K };
+        if (!find_model(&CASES[i], path)) {
+            continue;
+        }
+        must(model_source_open(path, &inner));
+        must(model_source_requantize(inner, &options, &source));
+        for (int64_t t = 0; t < model_source_n_tensors(source); t++) {
+            struct model_requantize_report report;
+            struct model_tensor_info info;
+            must(model_source_tensor(source, t, &info));
+            model_requantize_get_report(source, t, &report);
+            const bool is_router = strstr(info.name, ".ffn_gate_inp.") != NULL;
+            assert_true(report.falls_back == (info.n_dims > 1 && !is_router));
+            assert_int_equal(report.to, is_router ? report.from : info.n_dims > 1 ? TENSOR_Q8_0 : TENSOR_F32);
+        }
+        model_source_close(source);
+    }
+}
+
 int main(void)
 {
     log_set_level(LOG_WARN); /* conversions are announced */
@@ -479,6 +506,7 @@ int main(void)
         cmocka_unit_test(test_with_tokenizer),
         cmocka_unit_test(test_split),
         cmocka_unit_test(test_wide_vectors),
+        cmocka_unit_test(test_routers_stay),
     };
     return cmocka_run_group_tests_name("conversion", tests, NULL, NULL);
 }

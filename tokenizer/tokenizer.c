@@ -264,7 +264,8 @@ static void set_around(struct tokenizer *tokenizer, const struct tokenizer_spec 
 
 static void set_chat(struct tokenizer *tokenizer, struct tokenizer_text chat_template)
 {
-    const char *sentence = "the model names no chat format; --chat-format gives one";
+    const char *sentence = "the model names no chat format, and may be one that only continues texts; "
+                           "--chat-format forces one: chatml, llama2, llama3, zephyr, mistral-v1, mistral-v3";
     if (chat_template.n_bytes > 0 && chat_format_detect(chat_template.bytes, chat_template.n_bytes,
                                                         &tokenizer->chat_format) != STATUS_OK) {
         sentence = status_message();
