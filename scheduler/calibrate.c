@@ -31,9 +31,11 @@ void scheduler_calibrate(struct scheduler *s)
     struct calibration_pass rows = { .page = 0 };
     const int64_t begin_ns = clock_now_ns();
     const int32_t n_most = scheduler_cap_logits(&s->options);
+    const int32_t n_positions = s->options.context < s->options.page_slots ? s->options.context
+                                                                           : s->options.page_slots;
     rows.view = (struct kv_view){ .pages = &rows.page, .n_pages = 1 };
     for (int32_t i = 0; i < 64; i++) {
-        rows.position[i] = i % s->options.page_slots;
+        rows.position[i] = i % n_positions;
         rows.slot[i] = -1;
         rows.logits_row[i] = i;
     }

@@ -93,7 +93,7 @@ run_json() {
         tok_per_s target_passes tokens_per_pass logits_digest fingerprint plan roof draft; do
         out_has "\"$key\":" || { echo "    no $key"; return 1; }
     done
-    out_has '"finish_reason":"length"' && out_has '"plan":"exact"' && out_has '"draft":null' &&
+    out_has '"finish_reason":"length"' && out_has '"plan":"exact"' && out_has '"draft":{"kind":"model"' &&
         field logits_digest "$dir/out" | grep -qx '[0-9a-f]\{16\}'
 }
 check "run --json has every field" run_json
