@@ -251,11 +251,38 @@ static enum status put_merges(struct folder_vocab *self, char *at)
     return STATUS_OK;
 }
 
+/* Ways to put a plain token together from two tokens. */
+static int64_t n_joins(const json_t *ids, const struct model_text *token)
+{
+    char left[TOKENIZER_MAX_TOKEN_BYTES + 1], right[TOKENIZER_MAX_TOKEN_BYTES + 1];
+    int64_t n = 0;
+    for (uint32_t at = 1; at < token->n_bytes && token->n_bytes < sizeof left; at++) {
+        if (((unsigned char)token->bytes[at] & 0xc0) != 0x80) { /* a character begins */
+            snprintf(left, sizeof left, "%.*s", (int)at, token->bytes);
+            snprintf(right, sizeof right, "%.*s", (int)(token->n_bytes - at), token->bytes + at);
+            n += json_object_get(ids, left) && json_object_get(ids, right);
+        }
+    }
+    return n;
+}
+
+/* SentencePiece joins any two tokens whose text is a token, tokenizer.json those it lists. Files made
+ * from SentencePiece models list them all. */
+static void count_unlisted(struct folder_vocab *self, const json_t *ids, int64_t n_listed)
+{
+    int64_t n = 0;
+    for (int32_t t = 0; t < self->vocab.n_tokens; t++) {
+        n += self->classes[t] == TOKEN_NORMAL ? n_joins(ids, &self->tokens[t]) : 0;
+    }
+    self->n_unlisted_joins = n > n_listed ? n - n_listed : 0;
+}
+
 /* SentencePiece joins the pair whose token scores highest: the earlier merge. */
 static enum status put_scores(struct folder_vocab *self)
 {
     const json_t *ids = json_object_get(json_object_get(self->tokenizer, "model"), "vocab");
     char joined[2 * TOKENIZER_MAX_TOKEN_BYTES];
+    int64_t n_listed = 0;
     for (int32_t t = 0; t < self->vocab.n_tokens; t++) {
         self->scores[t] = self->classes[t] == TOKEN_NORMAL ? -1e9f : 0.0f;
     }
@@ -273,7 +300,9 @@ static enum status put_scores(struct folder_vocab *self)
         if (t >= 0 && t < self->vocab.n_tokens && self->scores[t] < (float)-m) {
             self->scores[t] = (float)-m;
         }
+        n_listed += t >= 0 && t < self->vocab.n_tokens && self->classes[t] == TOKEN_NORMAL;
     }
+    count_unlisted(self, ids, n_listed);
     self->vocab.scores = self->scores;
     self->vocab.merges = NULL; /* said by the scores */
     self->vocab.n_merges = 0;

@@ -16,6 +16,7 @@ struct folder_vocab {
     char *spelled;                     /* texts that JSON holds otherwise: pairs, fillers */
     float *scores;
     int32_t *classes;
+    int64_t n_unlisted_joins;          /* kind "llama": pairs it joins and tokenizer.json does not list */
     int has_vocab;                     /* 0: the folder has no tokenizer.json */
 };
 

@@ -375,6 +375,10 @@ static enum status open_source(struct quantize *self)
     if (folder) {
         TRY(folder_vocab_init(&self->vocab, folder, model_source_config(self->source)));
     }
+    if (self->vocab.n_unlisted_joins > 0) {
+        say(self->conf, "%s: tokenizer.json lists %lld joins of tokens less than GGUF's kind 'llama' makes: rare "
+            "texts may get other ids from %s", folder, (long long)self->vocab.n_unlisted_joins, self->out);
+    }
     if (!self->vocab.has_vocab && !model_source_vocab(self->source)) {
         say(self->conf, "%s has no vocabulary, so %s will have none: it runs on ids, not on text", self->in,
             self->out);

@@ -85,6 +85,37 @@ static void test_golden(void **state)
     }
 }
 
+/* a, b, c, ab, bc, abc: "abc" is a + bc or ab + c, and the second is not always listed. */
+static int64_t n_unlisted(const char *merges)
+{
+    char folder[] = "/tmp/tandem-vocab-XXXXXX", path[64];
+    struct folder_vocab vocab = { 0 };
+    struct model_source *source;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    fprintf(file, "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{\"a\":0,\"b\":1,\"c\":2,"
+            "\"ab\":3,\"bc\":4,\"abc\":5},\"merges\":[%s]}}", merges);
+    fclose(file);
+    must(model_source_open("synth:tiny,f32", &source));
+    must(folder_vocab_init(&vocab, folder, model_source_config(source)));
+    const int64_t n = vocab.n_unlisted_joins;
+    folder_vocab_deinit(&vocab);
+    model_source_close(source);
+    unlink(path);
+    rmdir(folder);
+    return n;
+}
+
+static void test_unlisted_joins(void **state)
+{
+    (void)state;
+    assert_int_equal(n_unlisted("\"a b\",\"b c\",\"a bc\",\"ab c\""), 0);
+    assert_int_equal(n_unlisted("\"a b\",\"b c\",\"a bc\""), 1);
+    assert_int_equal(n_unlisted("\"a b\""), 3);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -128,6 +159,7 @@ static void test_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_golden), cmocka_unit_test(test_refused) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_golden), cmocka_unit_test(test_unlisted_joins),
+                                         cmocka_unit_test(test_refused) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
