@@ -134,12 +134,20 @@ enum status sampling_choose(const struct backend *backend, const struct sampling
     struct adjusted_row row;
     TRY(adjust_row(backend, &in, scratch, &row));
     out->id = params->temperature == 0.0f ? row.best : draw(backend, &in, &row, scratch);
+    sampling_describe(backend, params, logits, n_vocab, out->id, scratch, out);
+    return STATUS_OK;
+}
+
+void sampling_describe(const struct backend *backend, const struct sampling_params *params,
+                       const float *logits, int32_t n_vocab, int32_t id, struct sampling_scratch *scratch,
+                       struct sampling_choice *out)
+{
+    out->id = id;
     out->logprob = 0.0f;
     out->n_top = 0;
     if (params->n_top_logprobs >= 0) {
         sampling_logprobs(backend, params, logits, n_vocab, scratch, out);
     }
-    return STATUS_OK;
 }
 
 enum status sampling_distribution(const struct backend *backend,

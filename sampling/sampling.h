@@ -65,6 +65,10 @@ bool sampling_is_plain(const struct sampling_params *params);
 enum status sampling_choose_kept(const struct backend *backend, const struct sampling_params *params,
                                  const float *logits /* [n] */, const int32_t *ids /* [n] */, int32_t n,
                                  int32_t position, int32_t *id);
+/* What sampling_choose() would say of a token that was chosen in another way: its id and logprobs. */
+void sampling_describe(const struct backend *backend, const struct sampling_params *params,
+                       const float *logits, int32_t n_vocab, int32_t id, struct sampling_scratch *scratch,
+                       struct sampling_choice *out);
 /* The distribution the filters leave, normalised, in fp32 (rejection rule, tests). */
 enum status sampling_distribution(const struct backend *backend,
                                   const struct sampling_params *params, const float *logits,

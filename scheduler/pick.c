@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 /* A worker of another lane may help, with an index of its own: scratch is claimed, not indexed. */
-static int32_t scratch_acquire(struct scheduler *s, int32_t wanted)
+int32_t scheduler_scratch_acquire(struct scheduler *s, int32_t wanted)
 {
     int32_t i = wanted % s->n_scratches;
     while (atomic_flag_test_and_set_explicit(&s->scratch_in_use[i], memory_order_acquire)) {
@@ -14,7 +14,7 @@ static int32_t scratch_acquire(struct scheduler *s, int32_t wanted)
     return i;
 }
 
-static void scratch_release(struct scheduler *s, int32_t i)
+void scheduler_scratch_release(struct scheduler *s, int32_t i)
 {
     atomic_flag_clear_explicit(&s->scratch_in_use[i], memory_order_release);
 }
@@ -24,11 +24,11 @@ static void pick_row(const void *args, uint32_t chunk, struct lane_worker *worke
     struct scheduler *s = *(struct scheduler *const *)args;
     struct step_pick *pick = &s->picks[chunk];
     const struct sequence *seq = pick->part->seq;
-    const int32_t scratch = scratch_acquire(s, worker->idx);
+    const int32_t scratch = scheduler_scratch_acquire(s, worker->idx);
     pick->status = sampling_choose(s->backend, &seq->params, s->logits + (size_t)chunk * (size_t)s->n_vocab,
                                    s->n_vocab, seq->tokens, pick->position, pick->position,
                                    s->scratches[scratch], &pick->choice);
-    scratch_release(s, scratch);
+    scheduler_scratch_release(s, scratch);
     if (pick->status != STATUS_OK) { /* the sentence lives in this thread */
         snprintf(pick->error, sizeof pick->error, "%s", status_message());
     }
@@ -55,7 +55,9 @@ void scheduler_pick_all(struct scheduler *s)
             n_rows += (uint32_t)s->parts[i].n_logits;
         }
     }
-    if (n_rows > 0) {
+    if (n_rows > 0 && s->options.rule == VERIFY_REJECTION) {
+        scheduler_reject_all(s);
+    } else if (n_rows > 0) {
         struct lane *lane = s->options.target->lane;
         lane_wait(lane, lane_submit(lane, pick_row, &s, sizeof s, n_rows));
     }

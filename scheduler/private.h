@@ -63,6 +63,7 @@ struct scheduler {
     struct sampling_scratch **scratches; /* [n_scratches] */
     atomic_flag *scratch_in_use;   /* [n_scratches] */
     int32_t n_scratches;
+    float *probs;                  /* [n_scratches, 2, n_vocab] rejection rule; else NULL */
 
     struct sequence *first_news, *last_news;
     uint64_t n_started;            /* requests that wait no longer for the first time */
@@ -90,6 +91,10 @@ void scheduler_propose(struct scheduler *scheduler);
 /* ---- pick.c: work on logits rows, on the target's lane ---- */
 void scheduler_pick_all(struct scheduler *scheduler);   /* picks */
 void scheduler_digest_all(struct scheduler *scheduler); /* digests of the rows that chose */
+int32_t scheduler_scratch_acquire(struct scheduler *scheduler, int32_t wanted);
+void scheduler_scratch_release(struct scheduler *scheduler, int32_t scratch);
+/* ---- reject.c ---- */
+void scheduler_reject_all(struct scheduler *scheduler); /* picks, by the rejection rule */
 
 /* ---- commit.c ---- */
 void scheduler_commit_part(struct scheduler *scheduler, struct step_part *part);

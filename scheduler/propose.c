@@ -20,14 +20,18 @@ static int32_t longest_k(const struct scheduler *s)
     return longest;
 }
 
-/* Penalties look back along one chain of tokens, so such a sequence is not offered side branches. */
+/* Penalties look back along one chain of tokens; and the rejection rule takes siblings that were drawn
+ * independently or not drawn at all, which a model's likeliest are not. */
+static bool keeps_to_chain(const struct scheduler *s, const struct draft_ask *ask)
+{
+    return sampling_uses_history(ask->params) || (ask->wants_prob && s->options.draft->is_costly);
+}
+
 static void keep_to_chains(struct scheduler *s)
 {
     for (int32_t i = 0; i < s->n_asks; i++) {
         struct draft_ask *ask = &s->asks[i];
-        if (sampling_uses_history(ask->params)) {
-            ask->n_nodes_max = ask->k_max;
-        }
+        ask->n_nodes_max = keeps_to_chain(s, ask) ? ask->k_max : ask->n_nodes_max;
     }
 }
 
@@ -39,7 +43,7 @@ static void check_proposals(struct scheduler *s)
         const int32_t n_max = ask->n_nodes_max > ask->k_max ? ask->n_nodes_max : ask->k_max;
         proposal->n = draft_proposal_n_valid(proposal, s->n_vocab);
         proposal->n = proposal->n < n_max ? proposal->n : n_max;
-        if (sampling_uses_history(ask->params)) {
+        if (keeps_to_chain(s, ask)) {
             const int32_t n_chain = draft_proposal_chain_len(proposal);
             proposal->n = proposal->n < n_chain ? proposal->n : n_chain;
         }

@@ -88,6 +88,11 @@ static enum status take_scratches(struct scheduler *s)
         TRY(sampling_scratch_create(s->n_vocab, &s->scratches[i]));
         s->n_scratches++;
     }
+    if (s->options.rule == VERIFY_REJECTION) {
+        s->probs = mem_alloc(2 * (size_t)n * (size_t)s->n_vocab, sizeof *s->probs);
+        return s->probs != NULL ? STATUS_OK
+                                : status_fail(STATUS_NO_MEMORY, "no memory for distributions of %d ids", s->n_vocab);
+    }
     return STATUS_OK;
 }
 
@@ -126,6 +131,7 @@ void scheduler_destroy(struct scheduler *s)
     for (int32_t i = 0; i < s->n_scratches; i++) {
         sampling_scratch_destroy(s->scratches[i]);
     }
+    mem_free(s->probs);
     mem_free(s->scratch_in_use);
     mem_free(s->scratches);
     policy_destroy(s->policy);
