@@ -17,6 +17,8 @@ const struct bench_question bench_table[] = {
     {"scheduler", "CPU time of the step around the passes, microseconds", bench_scheduler},
     {"load", "loading a model against reading its file, milliseconds", bench_load},
     {"first-token", "from the start of the program to the first byte of text, milliseconds", bench_first_token},
+    {"speculate", "speculation against its own plain decoding, by source and K, tokens a second", bench_speculate},
+    {"batch", "many sequences at once, by batch, K and agreement, tokens a second", bench_batch},
     {"memory", "peak memory over weights and reserved KV", bench_memory},
 };
 const int bench_n_questions = sizeof bench_table / sizeof bench_table[0];

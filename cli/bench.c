@@ -15,7 +15,7 @@ void bench_print_names(FILE *out)
 
 enum status verb_bench(const struct conf *conf)
 {
-    static const char *const later[] = {"batch", "speculate", "ssd"};
+    static const char *const later[] = {"ssd"};
     enum { MAX_QUESTIONS = 64 };
     const char *names[MAX_QUESTIONS];
     char path[PATH_CAP];
