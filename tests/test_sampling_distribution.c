@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "sampling/sampling.h"
+#include "tests/chi_square.h"
 
 /* ---- exact: integrate over the words ---- */
 enum { N_EXACT = 4, STRATA = 128 };
@@ -120,34 +121,6 @@ static int close_all(void **state)
     sampling_scratch_destroy(scratch);
     backend_destroy(backend);
     return 0;
-}
-
-/* Pearson's statistic as a normal deviate (Wilson and Hilferty 1931); infinite when what cannot be
- * was seen. Cells expected less than 5 times are counted together. */
-static double chi_square_sigmas(const int64_t *seen, const double *prob, int n_cells,
-                                int64_t n_draws)
-{
-    double statistic = 0, rare_expected = 0, rare_seen = 0;
-    int n_used = 0;
-    for (int i = 0; i < n_cells; i++) {
-        const double expected = prob[i] * (double)n_draws;
-        if (prob[i] == 0 && seen[i] > 0) {
-            return INFINITY;
-        }
-        if (expected < 5) {
-            rare_expected += expected;
-            rare_seen += (double)seen[i];
-            continue;
-        }
-        statistic += ((double)seen[i] - expected) * ((double)seen[i] - expected) / expected;
-        n_used++;
-    }
-    if (rare_expected >= 5) {
-        statistic += (rare_seen - rare_expected) * (rare_seen - rare_expected) / rare_expected;
-        n_used++;
-    }
-    const double spread = 2.0 / (9.0 * (n_used - 1));
-    return n_used < 2 ? 0 : (cbrt(statistic / (n_used - 1)) - (1 - spread)) / sqrt(spread);
 }
 
 static int32_t draw(const struct sampling_params *params, int32_t position)

@@ -68,7 +68,8 @@ struct verify_run {
                                        those before it; NULL row: point mass; NULL: all are */
 };
 /* Coins: COIN_ACCEPT of each proposal's position, index 0; COIN_RESIDUAL of the recovery token's.
- * On failure *out says how many were accepted before, its recovery token is -1. */
+ * On failure *out says how many were accepted before the row that failed, its recovery token is
+ * -1: the accepted ones stand, and the row fails again as the first of the next round. */
 enum status verify_rejection(const struct verify_run *run, struct verify_outcome *out);
 
 /* ---- trees ----
