@@ -178,7 +178,7 @@ struct pass {
     const int32_t *seq_of_row;          /* [n_rows] index into views */
     const struct kv_view *views;        /* [n_seqs] a sequence's, or a branch's where it has a path */
     const int32_t *logits_row;          /* [n_logits] rows whose logits are wanted */
-    /* taps: residual stream before layer tap_layer (n_layers = after the last) of every row, fp32
+    /* taps: residual stream before layer tap_layer (as many as run = after the last) of every row, fp32
      * [n_rows, dim]; NULL = not asked for */
     float *tap;
     int32_t tap_layer;
