@@ -71,6 +71,7 @@ struct td_engine_info {
     uint64_t fingerprint;      /* model digest, conversion, KV type, plan, canonical version */
     uint64_t weight_bytes;     /* file format: what a pass reads */
     uint64_t resident_weight_bytes, kv_bytes, scratch_bytes;
+    uint64_t draft_bytes;      /* weights, KV and buffers of a draft model */
     const char *draft, *draft_sources[TD_MAX_SOURCES]; /* as opened; names behind it, NULL beyond the last */
     int32_t n_vocab, context, model_context, threads, n_layers, page;
     double load_seconds;

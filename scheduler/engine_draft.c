@@ -97,44 +97,88 @@ static enum status open_draft_model(struct opening *opening, const char *name)
 static enum status add_model(struct opening *opening, const char *name, struct draft **out)
 {
     struct td_engine *engine = opening->engine;
+    const struct engine_plan *plan = &engine->plan;
+    int32_t *ids = NULL, n_ids = 0;
     if (engine->draft_model != NULL) {
         return status_fail(STATUS_UNSUPPORTED, "one draft model at a time, found another: '%s'", name);
     }
     TRY(open_draft_model(opening, name));
-    const struct engine_plan *plan = &engine->plan;
-    const int32_t per_seq = (engine->draft_context + plan->page_slots - 1) / plan->page_slots;
-    return draft_model_create(&(struct draft_model_options){
-        .common = opening->common, .model = engine->draft_model, .lane = engine->lane, .kv = plan->kv,
-        .context = engine->draft_context, .page_slots = plan->page_slots, .n_pages = per_seq * plan->max_batch,
-        .prefill_chunk = plan->prefill_chunk, .n_vocab_common = engine->n_vocab_common }, out);
+    enum status status = engine_vocab_open(engine, opening->options->draft_vocab, name, &ids, &n_ids);
+    if (status == STATUS_OK) {
+        const int32_t per_seq = (engine->draft_context + plan->page_slots - 1) / plan->page_slots;
+        status = draft_model_create(&(struct draft_model_options){
+            .common = opening->common, .model = engine->draft_model, .lane = engine->lane, .kv = plan->kv,
+            .context = engine->draft_context, .page_slots = plan->page_slots,
+            .n_pages = per_seq * plan->max_batch, .prefill_chunk = plan->prefill_chunk,
+            .n_vocab_common = engine->n_vocab_common, .kept_ids = ids, .n_kept = n_ids }, out);
+    }
+    mem_free(ids);
+    if (status == STATUS_OK) {
+        engine->info.draft_bytes = model_resident_bytes(engine->draft_model) + draft_model_bytes(*out);
+    }
+    return status;
+}
+
+/* "layerskip", or "layerskip:L". */
+static enum status add_layerskip(struct opening *opening, const char *layers, struct draft **out)
+{
+    const int32_t n_target_layers = opening->engine->info.n_layers;
+    char *end = NULL;
+    const long n = *layers == ':' ? strtol(layers + 1, &end, 10) : 0;
+    if (*layers == ':' && (layers[1] < '0' || layers[1] > '9' || *end != '\0' || n < 1 || n > n_target_layers)) {
+        return status_fail(STATUS_INVALID, "--draft layerskip:L keeps from 1 to %d layers, found '%s'",
+                           n_target_layers, layers + 1);
+    }
+    return draft_layerskip_create(&(struct draft_layerskip_options){
+        .common = opening->common, .target = opening->engine->target, .n_target_layers = n_target_layers,
+        .n_layers = (int32_t)n }, out);
 }
 
 /* ---- words ---- */
-static enum status add_word(struct opening *opening, char word[WORD_CAP])
+static bool is_model(const char *word)
+{
+    return strncmp(word, "synth:", 6) == 0 || access(word, F_OK) == 0;
+}
+
+static enum status make_part(struct opening *opening, const char *word, struct draft **out)
 {
     static const char layerskip[] = "layerskip";
+    const size_t n_layerskip = sizeof layerskip - 1;
+    if (strcmp(word, "ngram") == 0) {
+        return draft_ngram_create(&opening->common, out);
+    }
+    if (strcmp(word, "suffix") == 0) {
+        return draft_suffix_create(&opening->common, SUFFIX_CAP_BYTES, out);
+    }
+    if (strncmp(word, layerskip, n_layerskip) == 0 && (word[n_layerskip] == ':' || word[n_layerskip] == '\0')) {
+        return add_layerskip(opening, word + n_layerskip, out);
+    }
+    if (is_model(word)) {
+        return add_model(opening, word, out);
+    }
+    return status_fail(STATUS_UNSUPPORTED, "there is no draft '%s', nor a file of that name; there are: none, "
+                       "auto, ngram, suffix, layerskip, and models", word);
+}
+
+static enum status add_word(struct opening *opening, char word[WORD_CAP])
+{
     struct draft *part = NULL;
     if (opening->n_parts == DRAFT_MAX_SOURCES) {
         return status_fail(STATUS_INVALID, "--draft names more than %d drafts", DRAFT_MAX_SOURCES);
     }
-    if (strcmp(word, "auto") == 0) {
-        resolve_auto(opening->options->target, word);
-    }
     if (strcmp(word, "none") == 0 || word[0] == '\0') {
         return status_fail(STATUS_INVALID, "--draft: 'none' and nothing stand alone, not in a list");
     }
-    if (strcmp(word, "ngram") != 0 && strcmp(word, "suffix") != 0 && strncmp(word, "synth:", 6) != 0 && access(word, F_OK) != 0) {
-        return status_fail(STATUS_UNSUPPORTED, "there is no draft '%s', nor a file of that name; there are: none, "
-                           "auto, ngram, suffix, layerskip, and models", word);
+    const bool is_auto = strcmp(word, "auto") == 0;
+    if (is_auto) {
+        resolve_auto(opening->options->target, word);
     }
-    if (strcmp(word, "ngram") == 0) {
-        TRY(draft_ngram_create(&opening->common, &part));
-    } else if (strcmp(word, "suffix") == 0) {
-        TRY(draft_suffix_create(&opening->common, SUFFIX_CAP_BYTES, &part));
-    } else {
-        TRY(add_model(opening, word, &part));
+    enum status status = make_part(opening, word, &part);
+    if (is_auto && status == STATUS_INVALID) { /* a file beside the target that is no draft of it */
+        log_info("%s; drafting from repeated text instead", status_message());
+        status = draft_suffix_create(&opening->common, SUFFIX_CAP_BYTES, &part);
     }
-    (void)layerskip;
+    TRY(status);
     opening->parts[opening->n_parts++] = part;
     return STATUS_OK;
 }

@@ -225,12 +225,12 @@ enum status engine_plan_fit(const struct td_engine_options *options, const struc
 
 enum status engine_plan_settle(const struct engine_plan *plan, const struct td_engine_info *info)
 {
-    const uint64_t total = info->resident_weight_bytes + info->kv_bytes + info->scratch_bytes;
+    const uint64_t total = info->resident_weight_bytes + info->kv_bytes + info->scratch_bytes + info->draft_bytes;
     if (plan->budget_bytes == 0 || total <= plan->budget_bytes) {
         return STATUS_OK;
     }
-    return status_fail(STATUS_NO_MEMORY, "%s needs %.1f MiB for weights, %.1f MiB for KV and %.1f MiB to "
-                       "compute in, %.1f MiB in all; %.1f MiB are %s", info->model_name,
+    return status_fail(STATUS_NO_MEMORY, "%s needs %.1f MiB for weights, %.1f MiB for KV, %.1f MiB to "
+                       "compute in and %.1f MiB for the draft, %.1f MiB in all; %.1f MiB are %s", info->model_name,
                        mib(info->resident_weight_bytes), mib(info->kv_bytes), mib(info->scratch_bytes),
-                       mib(total), mib(plan->budget_bytes), plan->budget_source);
+                       mib(info->draft_bytes), mib(total), mib(plan->budget_bytes), plan->budget_source);
 }
