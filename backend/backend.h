@@ -373,8 +373,14 @@ void kv_store_read(const struct kv_store *store, int32_t layer, int32_t slot, fl
 void kv_store_poison(const struct kv_store *store, uint32_t page, int32_t first_slot, int32_t n_slots);
 
 /* ---- roofs: what this machine can do, measured ---- */
-struct roof_options { const int *cpus; int n_threads; double seconds; };
-/* Best of several streaming-load loops over a buffer far larger than the caches, bytes/s. */
+struct roof_options {
+    const int *cpus;           /* [n_threads]; NULL: not pinned */
+    int n_threads;
+    double seconds;
+    const unsigned char *memory; /* what to read, page-aligned, borrowed; NULL: a buffer far larger than */
+    size_t memory_bytes;       /* the caches, kept for the life of the process */
+};
+/* Best of several streaming-load loops, bytes/s; 0 when there is nothing to read. */
 double roof_read_bandwidth(struct backend *backend, const struct roof_options *options);
 /* Independent chains of the int8 dot-product sequence of the instruction set, MAC/s. */
 double roof_integer_peak(struct backend *backend, const struct roof_options *options);

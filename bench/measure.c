@@ -19,7 +19,7 @@ const struct bench_question bench_table[] = {
     {"first-token", "from the start of the program to the first byte of text, milliseconds", bench_first_token},
     {"speculate", "speculation against its own plain decoding, by source and K, tokens a second", bench_speculate},
     {"batch", "many sequences at once, by batch, K and agreement, tokens a second", bench_batch},
-    {"memory", "peak memory over weights and reserved KV", bench_memory},
+    {"memory", "peak memory of a run over the bytes of its model", bench_memory},
 };
 const int bench_n_questions = sizeof bench_table / sizeof bench_table[0];
 
@@ -53,7 +53,8 @@ double samples_median(const struct samples *samples)
 /* ---- roofs ---- */
 void roofs_take(struct roofs *roofs)
 {
-    const struct roof_options options = {roofs->cpus, roofs->threads, roofs->seconds};
+    const struct roof_options options = {.cpus = roofs->cpus, .n_threads = roofs->threads,
+                                         .seconds = roofs->seconds};
     if (roofs->kinds & ROOF_READ) {
         samples_add(&roofs->read, roof_read_bandwidth(roofs->backend, &options));
     }

@@ -444,7 +444,7 @@ enum status verb_batch(const struct conf *conf)
     TRY_GOTO(engine_open(conf, BATCH_DEFAULT, &batch.engine), out);
     TRY_GOTO(engine_hints(conf, batch.engine, &batch.hints), out);
     td_engine_get_info(batch.engine, &batch.info);
-    batch.roof_gb_per_s = engine_read_roof(conf, &batch.info, 0.1);
+    batch.roof_gb_per_s = td_engine_read_roof(batch.engine, 0.1) * 1e-9;
     interrupt_catch();
     TRY_GOTO(batch_loop(&batch, &line), out);
     status = batch_end(&batch);

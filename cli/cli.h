@@ -83,8 +83,6 @@ enum status engine_tokenize(struct td_engine *engine, const char *text, size_t n
 /* A conversation to prompt ids; *end_id ends an answer, -1 = none. */
 enum status engine_tokenize_chat(struct td_engine *engine, const struct td_chat *chat, struct id_list *out,
                                  int32_t *end_id);
-/* GB/s that as many threads read from memory, now. 0 when it cannot be measured. */
-double engine_read_roof(const struct conf *conf, const struct td_engine_info *info, double seconds);
 /* From now on Ctrl-C sets a flag; a second one ends the program at once. */
 void interrupt_catch(void);
 int interrupt_seen(void); /* the signal's number; 0 = none */

@@ -51,7 +51,8 @@ static enum status doctor_measure(const struct conf *conf, struct doctor *doctor
     for (int i = 0; i < doctor->n_rates; i++) {
         struct rates *rates = &doctor->rates[i];
         rates->threads = i == 0 ? 1 : wanted;
-        const struct roof_options options = {doctor->cpus, rates->threads, ROOF_SECONDS};
+        const struct roof_options options = {.cpus = doctor->cpus, .n_threads = rates->threads,
+                                             .seconds = ROOF_SECONDS};
         rates->read = roof_read_bandwidth(doctor->backend, &options);
         rates->integer = roof_integer_peak(doctor->backend, &options);
         rates->fp32 = roof_float_peak(doctor->backend, &options);

@@ -173,19 +173,3 @@ enum status engine_tokenize_chat(struct td_engine *engine, const struct td_chat 
     out->n = td == TD_OK ? needed : 0;
     return engine_failed(td);
 }
-
-double engine_read_roof(const struct conf *conf, const struct td_engine_info *info, double seconds)
-{
-    enum { MAX_CPUS = 1024 };
-    int cpus[MAX_CPUS], n_physical = 0;
-    struct backend *backend = NULL;
-    if (info->threads < 1 || backend_create("cpu", info->isa, &backend) != STATUS_OK) {
-        return 0;
-    }
-    const int n_cpus = backend_cpu_list(cpus, MAX_CPUS, &n_physical);
-    const int chosen = conf_text(conf, OPT_TARGET_DEVICE) != NULL || info->threads > n_cpus;
-    const struct roof_options roof = {chosen ? NULL : cpus, info->threads, seconds};
-    const double bytes_per_s = roof_read_bandwidth(backend, &roof);
-    backend_destroy(backend);
-    return bytes_per_s * 1e-9;
-}

@@ -39,7 +39,7 @@ static enum status run_close(const struct conf *conf, struct td_engine *engine, 
     const int quiet = conf_flag(conf, OPT_QUIET), json = conf_flag(conf, OPT_JSON);
     /* whoever interrupts wants to be gone, not a measurement */
     const int measures = (json || !quiet) && !interrupt_seen();
-    const double roof = measures ? engine_read_roof(conf, info, 0.2) : 0;
+    const double roof = measures ? td_engine_read_roof(engine, 0.2) * 1e-9 : 0;
     if (json) {
         json_t *object = json_object();
         const enum status status = object ? result_json(result, info, roof, object) : STATUS_NO_MEMORY;
@@ -56,7 +56,7 @@ static enum status run_close(const struct conf *conf, struct td_engine *engine, 
     const struct td_usage *usage = &result->usage;
     const double gb_per_s = result_gb_per_s(result, info);
     const int in_cache = info->weight_bytes < (uint64_t)machine_get()->l3_bytes;
-    say(conf, "%s%lld tokens (%s), %.1f tok/s, %.2f GB/s of the %.1f GB/s that %d thread%s read here (%.2f%s), "
+    say(conf, "%s%lld tokens (%s), %.1f tok/s, %.2f GB/s of the %.1f GB/s that %d thread%s can read (%.2f%s), "
         "first token %.1f ms",
         style_dim(2), (long long)usage->completion_tokens, td_finish_name(result->finish),
         result_tok_per_s(result), gb_per_s, roof, info->threads, info->threads == 1 ? "" : "s",

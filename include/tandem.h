@@ -77,6 +77,9 @@ struct td_engine_info {
     double load_seconds;
 };
 void td_engine_get_info(const struct td_engine *engine, struct td_engine_info *info);
+/* Bytes a second at which the engine's cores read its weights, measured for about `seconds` on the
+ * weights themselves: no decoding is faster. Takes no memory; call it while no request runs. 0: unknown. */
+double td_engine_read_roof(const struct td_engine *engine, double seconds);
 
 /* What the model's makers advise for sampling, as its files say it, unchecked; below 0: not said.
  * Nothing uses it unasked. */

@@ -496,3 +496,4 @@ const struct weight *model_head(const struct model *model) { return &model_slot(
 uint64_t model_digest(const struct model *model) { return model->digest; }
 uint64_t model_weight_bytes(const struct model *model) { return model->weight_bytes; }
 uint64_t model_resident_bytes(const struct model *model) { return model->memory_bytes; }
+const void *model_memory(const struct model *model) { return model->memory; }

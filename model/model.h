@@ -161,6 +161,7 @@ const struct weight *model_head(const struct model *model); /* [n_vocab, dim] bo
 uint64_t model_digest(const struct model *model);         /* of config and weight bytes */
 uint64_t model_weight_bytes(const struct model *model);   /* file format, head included; a pass reads them all but experts it does not touch */
 uint64_t model_resident_bytes(const struct model *model);
+const void *model_memory(const struct model *model);      /* [model_resident_bytes], page-aligned */
 
 /* ---- pass ---- */
 struct pass_buffers;                    /* activations and row lists of the largest pass */

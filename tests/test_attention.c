@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -599,6 +600,64 @@ static void impossible_stores_are_refused(void **state)
     backend_destroy(backend);
 }
 
+static int compare_offsets(const void *a, const void *b)
+{
+    const size_t x = *(const size_t *)a, y = *(const size_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Blocks of one layout: as many places as there are blocks, none twice, none outside; and the pages a
+ * sequence takes first lie before all that no sequence has reached. */
+static void check_places(const struct kv_store *store)
+{
+    enum { CAP = 4096 };
+    static size_t places[CAP];
+    const size_t block_bytes = (size_t)KV_BLOCK_SLOTS * (size_t)store->head_dim * 2;
+    const int32_t blocks = store->page_slots / KV_BLOCK_SLOTS;
+    size_t n = 0, end_of_first_run = 0;
+    for (int32_t page = 0; page < store->n_pages; page++) {
+        for (int32_t i = 0; i < store->n_layers * store->n_kv_heads * blocks; i++, n++) {
+            assert_true(n < CAP);
+            places[n] = attention_block_offset(store, i / blocks / store->n_kv_heads, (uint32_t)page,
+                                               i / blocks % store->n_kv_heads, i % blocks);
+            if (page < ATTENTION_RUN_PAGES) {
+                end_of_first_run = places[n] > end_of_first_run ? places[n] : end_of_first_run;
+            } else {
+                assert_true(places[n] > end_of_first_run);
+            }
+        }
+    }
+    qsort(places, n, sizeof places[0], compare_offsets);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(places[i], i * block_bytes);
+    }
+    assert_int_equal(2 * n * block_bytes, kv_store_bytes(store));
+}
+
+static void blocks_have_places_of_their_own(void **state)
+{
+    (void)state;
+    static const int32_t n_pages[] = { 1, 2, 15, 16, 17, 32, 37 };
+    for (size_t i = 0; i < sizeof n_pages / sizeof n_pages[0]; i++) {
+        check_places(&(struct kv_store){ .type = KV_F16, .n_layers = 3, .n_kv_heads = 5, .head_dim = 32,
+                                         .page_slots = 32, .n_pages = n_pages[i] });
+    }
+}
+
+/* A head's pages within a run follow one another: reading goes straight on. */
+static void pages_of_a_run_follow_one_another(void **state)
+{
+    (void)state;
+    const struct kv_store store = { .type = KV_F16, .n_layers = 3, .n_kv_heads = 5, .head_dim = 32,
+                                    .page_slots = 32, .n_pages = 37 };
+    for (uint32_t page = 0; page + 1 < 37; page++) {
+        if ((page + 1) % ATTENTION_RUN_PAGES != 0) {
+            assert_int_equal(attention_block_offset(&store, 2, page + 1, 3, 0),
+                             attention_block_offset(&store, 2, page, 3, 0) + 32 * 32 * 2);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -615,6 +674,8 @@ int main(void)
         cmocka_unit_test(rows_alone_or_together_on_any_number_of_workers),
         cmocka_unit_test(windows_and_many_heads_through_the_operation),
         cmocka_unit_test(impossible_stores_are_refused),
+        cmocka_unit_test(blocks_have_places_of_their_own),
+        cmocka_unit_test(pages_of_a_run_follow_one_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,34 +1,15 @@
 #!/bin/sh
 # The verb chat and "messages" of batch as people meet them: lines in, answers out, commands, refusals.
 # usage: tests/test_chat_verb.sh PROGRAM      from the root of the tree
-set -u
-LC_ALL=C
-export LC_ALL
-tandem=${1:-build/release/tandem}
-dir=$(mktemp -d) || exit 2
-trap 'rm -rf "$dir"' EXIT
-failed=0
+. tests/cases.sh
 
-check() {
-    name=$1
-    shift
-    if "$@"; then
-        echo "ok - $name"
-    else
-        echo "not ok - $name"
-        sed 's/^/    err: /' "$dir/err" | head -n 3
-        failed=1
-    fi
-}
 # chat_with CODE LINES OPTIONS...: a piped conversation, expects the exit code
 chat_with() {
-    expected=$1 lines=$2
+    chat_code=$1
+    printf '%b' "$2" >"$dir/in"
     shift 2
-    printf '%b' "$lines" | "$tandem" chat "$@" >"$dir/out" 2>"$dir/err"
-    code=$?
-    [ "$code" -eq "$expected" ] || { echo "    exit $code, expected $expected"; return 1; }
+    input=$dir/in run_it "$chat_code" chat "$@"
 }
-err_has() { grep -q -- "$1" "$dir/err"; }
 story="Once upon a time there was a little girl who lived in a house in the woods with her dog"
 
 no_format() { chat_with 1 'hi\n' && err_has 'names no chat format' && [ ! -s "$dir/out" ]; }

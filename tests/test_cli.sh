@@ -1,38 +1,10 @@
 #!/bin/sh
 # The program as people meet it: what goes where, exit codes, one sentence for what is wrong.
 # usage: tests/test_cli.sh PROGRAM      from the root of the tree; needs nothing but sh and coreutils
-set -u
-LC_ALL=C
-export LC_ALL
-tandem=${1:-build/release/tandem}
-dir=$(mktemp -d) || exit 2
-trap 'rm -rf "$dir"' EXIT
-failed=0
+. tests/cases.sh
 story="Once upon a time"
 model=models/stories15M.Q8_0.gguf
 
-# check NAME COMMAND...: a case, ok when the command succeeds
-check() {
-    name=$1
-    shift
-    if "$@"; then
-        echo "ok - $name"
-    else
-        echo "not ok - $name"
-        sed 's/^/    err: /' "$dir/err" | head -n 3
-        failed=1
-    fi
-}
-# run_it CODE ARGUMENTS...: runs tandem into $dir/out and $dir/err, expects the exit code
-run_it() {
-    expected=$1
-    shift
-    "$tandem" "$@" >"$dir/out" 2>"$dir/err" </dev/null
-    code=$?
-    [ "$code" -eq "$expected" ] || { echo "    exit $code, expected $expected: $*"; return 1; }
-}
-out_has() { grep -q -- "$1" "$dir/out"; }
-err_has() { grep -q -- "$1" "$dir/err"; }
 # says CODE TEXT ARGUMENTS...: fails with one sentence that has TEXT, and writes nothing to stdout
 says() {
     code_wanted=$1 text=$2
@@ -40,7 +12,6 @@ says() {
     run_it "$code_wanted" "$@" && err_has "$text" && [ ! -s "$dir/out" ] &&
         [ "$(wc -l <"$dir/err")" -eq 1 ]
 }
-field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p" "$2" | head -n 1; }
 
 # ---- help and wrong usage ----
 help_page() { run_it 0 --help && out_has tokenize && [ ! -s "$dir/err" ]; }

@@ -7,7 +7,8 @@
 
 #include "backend/cpu/cpu.h"
 
-enum { MIN_BUFFER_MIB = 256, MAX_BUFFER_MIB = 1024, SLICE_BYTES = 8 << 20, MAX_THREADS = 256 };
+enum { MIN_BUFFER_MIB = 256, MAX_BUFFER_MIB = 1024, MAX_THREADS = 256 };
+enum { TURN_BYTES = 8 << 20, SLICE_UNIT_BYTES = 64 << 10 };
 
 enum roof_kind { ROOF_READ, ROOF_INT, ROOF_FLOAT };
 
@@ -30,9 +31,10 @@ static double roof_turn(const struct roof_thread *self, size_t *at)
     if (self->kind == ROOF_FLOAT) {
         return self->kernels->roof_float(20000);
     }
-    *at = *at + SLICE_BYTES > self->bytes ? 0 : *at;
-    const double done = self->kernels->roof_read(self->buf + *at, SLICE_BYTES, self->variant);
-    *at += SLICE_BYTES;
+    const size_t bytes = self->bytes < TURN_BYTES ? self->bytes : TURN_BYTES;
+    *at = *at + bytes > self->bytes ? 0 : *at;
+    const double done = self->kernels->roof_read(self->buf + *at, bytes, self->variant);
+    *at += bytes;
     return done;
 }
 
@@ -110,13 +112,16 @@ static double roof_measure(struct backend *backend, const struct roof_options *o
     struct roof_thread threads[MAX_THREADS];
     const int n = options->n_threads < MAX_THREADS ? options->n_threads : MAX_THREADS;
     const int variants = kind == ROOF_READ ? backend->kernels->roof_read_variants : 1;
-    size_t bytes = 0;
-    unsigned char *buffer = kind == ROOF_READ ? roof_buffer(&bytes) : NULL;
+    size_t bytes = options->memory_bytes;
+    const unsigned char *buffer = options->memory;
     if (kind == ROOF_READ && !buffer) {
+        buffer = roof_buffer(&bytes);
+    }
+    const size_t slice = bytes / (size_t)n / SLICE_UNIT_BYTES * SLICE_UNIT_BYTES;
+    if (kind == ROOF_READ && (!buffer || slice == 0)) {
         return 0;
     }
     double best = 0;
-    const size_t slice = bytes / (size_t)n / SLICE_BYTES * SLICE_BYTES;
     for (int variant = 0; variant < variants; variant++) {
         for (int i = 0; i < n; i++) {
             threads[i] = (struct roof_thread){
