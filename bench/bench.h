@@ -70,6 +70,23 @@ enum status bench_rig_use_threads(struct bench_rig *rig, int n);
 int64_t bench_rig_pass(struct bench_rig *rig, const int32_t *token, int32_t first, int32_t n,
                        int32_t n_logits);
 
+/* ---- pair: a target and its draft, tried for some seconds ---- */
+enum { PAIR_MAX_TRIES = 6 };
+struct bench_pair_options { const char *target, *draft, *isa; int threads; double seconds; };
+struct bench_pair {
+    struct bench_pair_try {
+        int32_t k;               /* 0: plain; < 0: as many as pay */
+        double tok_per_s;        /* median */
+        double length;           /* tokens a round */
+        double pass_cost;        /* seconds of a pass of k + 1 rows over those of a plain one */
+        double draft_cost;       /* seconds of drafting a token over those of a plain pass */
+    } tries[PAIR_MAX_TRIES];     /* the first is plain, the last auto */
+    int n_tries;
+    double accepted[8];          /* share of rounds that accept so many or more, with the largest K */
+    const char *sources[4];      /* NULL beyond the last; string constants */
+};
+enum status bench_pair_measure(const struct bench_pair_options *options, struct bench_pair *out);
+
 /* ---- machine ---- */
 struct machine {
     char cpu[96];            /* "AMD EPYC", as the processor says */

@@ -121,6 +121,10 @@ double result_gb_per_s(const struct result *result, const struct td_engine_info 
 enum status result_json(const struct result *result, const struct td_engine_info *info,
                         double roof_gb_per_s, json_t *object);
 
+/* ---- doctor_pair.c ---- */
+/* Tries --target with --draft for some seconds and says what to expect and what holds the pair back: to
+ * `into` as "pair", or in print where that is NULL. */
+enum status doctor_pair(const struct conf *conf, const char *default_target, json_t *into);
 /* ---- drafted.c ---- */
 /* Closing lines: guesses, positions, sources; nothing where nothing can be drafted. */
 void drafted_say(const struct conf *conf, const struct td_engine_info *info,

@@ -181,6 +181,25 @@ static json_t *doctor_json(const struct doctor *doctor)
                      doctor->model ? text : NULL);
 }
 
+static enum status doctor_say(const struct conf *conf, const struct doctor *doctor, const char *path)
+{
+    const int json = conf_flag(conf, OPT_JSON);
+    json_t *object = json ? doctor_json(doctor) : NULL;
+    enum status status = STATUS_OK;
+    if (!json) {
+        doctor_print(doctor);
+        TRY(output_flush());
+    }
+    if (conf_is_set(conf, OPT_DRAFT)) {
+        status = doctor_pair(conf, path, object);
+    }
+    if (status == STATUS_OK && json) {
+        return output_json(object);
+    }
+    json_decref(object);
+    return status;
+}
+
 enum status verb_doctor(const struct conf *conf)
 {
     struct doctor doctor = {0};
@@ -190,12 +209,7 @@ enum status verb_doctor(const struct conf *conf)
     doctor_isas(&doctor);
     TRY_GOTO(doctor_model(conf, &doctor, path), out);
     TRY_GOTO(doctor_measure(conf, &doctor), out);
-    if (conf_flag(conf, OPT_JSON)) {
-        status = output_json(doctor_json(&doctor));
-    } else {
-        doctor_print(&doctor);
-        status = output_flush();
-    }
+    status = doctor_say(conf, &doctor, path);
 out:
     if (doctor.source) {
         model_source_close(doctor.source);
