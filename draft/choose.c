@@ -188,7 +188,7 @@ static void choose_by_rejection(const struct draft_chooser *chooser, const struc
 static void pass_over(const struct chooser_desk *desk, struct sampling_params *params, int32_t id)
 {
     int32_t n = params->n_biases, at = 0;
-    if (params->biases != desk->biases) {
+    if (params->biases != desk->biases && n > 0) {
         memcpy(desk->biases, params->biases, (size_t)n * sizeof *desk->biases);
     }
     while (at < n && desk->biases[at].id < id) {

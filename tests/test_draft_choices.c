@@ -408,6 +408,31 @@ static void asks_of_nothing_do_no_work(void **state)
     draft->kind->destroy(draft);
 }
 
+/* The same places with other sequences, or with the same ones in another epoch, and nobody said farewell. */
+static void a_place_whose_sequence_has_changed_starts_anew(void **state)
+{
+    (void)state;
+    struct draft *used = open_draft(&(struct draft_model_options){ .kept_ids = NULL });
+    for (uint64_t epoch = 0; epoch < 3; epoch++) {
+        struct draft *fresh = open_draft(&(struct draft_model_options){ .kept_ids = NULL });
+        struct draft_proposal expected[N_ASKS];
+        fill_asks(10 + epoch);
+        propose(fresh);
+        for (int32_t i = 0; i < N_ASKS; i++) {
+            expected[i] = asks[i].proposal;
+            asks[i].seq_id = 7;
+            asks[i].epoch = epoch;
+        }
+        propose(used);
+        for (int32_t i = 0; i < N_ASKS; i++) {
+            assert_int_equal(asks[i].proposal.n, K);
+            assert_memory_equal(asks[i].proposal.token, expected[i].token, K * sizeof(int32_t));
+        }
+        fresh->kind->destroy(fresh);
+    }
+    used->kind->destroy(used);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -420,6 +445,7 @@ int main(void)
         cmocka_unit_test(biases_beyond_the_common_vocabulary_are_left_out),
         cmocka_unit_test(chains_end_where_they_survive_too_rarely),
         cmocka_unit_test(asks_of_nothing_do_no_work),
+        cmocka_unit_test(a_place_whose_sequence_has_changed_starts_anew),
     };
     return cmocka_run_group_tests_name("draft_choices", tests, open_tiny, close_tiny);
 }

@@ -70,6 +70,21 @@ static void o2_holds_with_two_workers(void **state)
     draft_rig_close(&rig);
 }
 
+/* The rejection rule too: the draft's distribution is the target's, and coin * p < p. */
+static void o2_holds_for_the_rejection_rule(void **state)
+{
+    (void)state;
+    struct draft_rig rig;
+    struct draft_rig_options options = draft_rig_defaults();
+    options.rule = VERIFY_REJECTION;
+    options.max_batch = 4;
+    draft_rig_open(&rig, &options);
+    submit_mixed(&rig, draft_rig_scale(10, 5), 24);
+    draft_rig_run(&rig);
+    assert_all_accepted(&rig);
+    draft_rig_close(&rig);
+}
+
 /* Many prompts at once share the rows of a pass: some sequences wait with their first proposals, and
  * those that come are right all the same. Alone, a prompt is computed in as many passes as it takes. */
 static void prompts_are_computed_in_chunks(void **state)
@@ -215,6 +230,42 @@ static void case_05_order_changes_between_steps(void **state)
     draft_rig_close(&rig);
 }
 
+/* What is verified need not be what the draft fed: another source may have known better. The next round
+ * must find out by comparing tokens, and feed the right ones (O4). */
+static int32_t right_tokens[256], n_right_tokens;
+
+static void replace_by_right_ones(struct draft_rig *rig, struct draft_ask *asks, int32_t n_asks)
+{
+    (void)rig;
+    for (int32_t i = 0; i < n_asks; i++) {
+        for (int32_t node = 0; node < asks[i].proposal.n; node++) {
+            assert_true(asks[i].n_tokens + node < n_right_tokens);
+            asks[i].proposal.token[node] = right_tokens[asks[i].n_tokens + node];
+        }
+    }
+}
+
+static void proposals_of_others_are_fed_again(void **state)
+{
+    (void)state;
+    const struct draft_rig_request request = { .prompt_seed = 8, .n_prompt = 20, .max_tokens = 40 };
+    struct draft_rig rig;
+    struct draft_rig_options options = draft_rig_defaults();
+    draft_rig_open(&rig, &options);
+    draft_rig_submit(&rig, &request);
+    draft_rig_run(&rig);
+    n_right_tokens = draft_rig_sequence(&rig, 0)->n_tokens;
+    memcpy(right_tokens, draft_rig_sequence(&rig, 0)->tokens, (size_t)n_right_tokens * sizeof *right_tokens);
+    draft_rig_close(&rig);
+    options.draft = "synth:tiny,q8_0,seed=8";
+    draft_rig_open(&rig, &options);
+    rig.after_propose = replace_by_right_ones;
+    draft_rig_submit(&rig, &request);
+    draft_rig_run(&rig);
+    assert_all_accepted(&rig);
+    draft_rig_close(&rig);
+}
+
 /* ---- how far the draft lags ---- */
 static int32_t lags[DRAFT_MAX_NODES + 8], n_lags;
 
@@ -333,6 +384,15 @@ static void case_13_draft_context_is_shorter(void **state)
     draft_rig_close(&rig);
 }
 
+static void refused_ones_hold_no_pages(struct draft_rig *rig, struct draft_ask *asks, int32_t n_asks)
+{
+    for (int32_t i = 0; i < n_asks; i++) {
+        if (asks[i].k_max > 0 && asks[i].proposal.n == 0) {
+            assert_int_equal(kv_table_reserved_len(draft_rig_model(rig)->places[asks[i].place].table), 0);
+        }
+    }
+}
+
 /* Pages for one sequence and a bit: who comes first goes on, the others write without a draft. */
 static void case_21_draft_pages_run_out(void **state)
 {
@@ -343,6 +403,7 @@ static void case_21_draft_pages_run_out(void **state)
         options.max_batch = 4;
         options.draft_pages = n_pages;
         draft_rig_open(&rig, &options);
+        rig.after_propose = refused_ones_hold_no_pages;
         submit_mixed(&rig, 8, 30);
         draft_rig_run(&rig);
         const struct td_draft_counts counts = draft_rig_counts(&rig);
@@ -405,10 +466,12 @@ static void a_prompt_seen_before_is_not_computed_again(void **state)
     struct draft_rig rig;
     struct draft_rig_options options = draft_rig_defaults();
     draft_rig_open(&rig, &options);
-    run_one(&rig, 1);
+    /* 66 tokens in the end: the last round was asked at 61 and fed 64, all of which were accepted. */
+    draft_rig_submit(&rig, &(struct draft_rig_request){ .prompt_seed = 1, .n_prompt = 50, .max_tokens = 16 });
+    draft_rig_run(&rig);
     const struct kv_pool_counts counts = kv_pool_counts(draft_rig_model(&rig)->pool);
     assert_int_equal(counts.n_held, 0);
-    assert_int_equal(counts.n_cached, 61 / 16);
+    assert_int_equal(counts.n_cached, 64 / 16);
     rig.after_propose = note_attached;
     run_one(&rig, 1);
     assert_int_equal(n_attached, 3);
@@ -564,6 +627,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(o2_the_target_as_its_own_draft_is_accepted_whole),
         cmocka_unit_test(o2_holds_with_two_workers),
+        cmocka_unit_test(o2_holds_for_the_rejection_rule),
         cmocka_unit_test(prompts_are_computed_in_chunks),
         cmocka_unit_test(another_model_never_changes_the_text),
         cmocka_unit_test(case_01_all_rejected_every_round),
@@ -571,6 +635,7 @@ int main(void)
         cmocka_unit_test(case_03_full_acceptance_twice_then_reject),
         cmocka_unit_test(case_04_accept_pattern_rotates),
         cmocka_unit_test(case_05_order_changes_between_steps),
+        cmocka_unit_test(proposals_of_others_are_fed_again),
         cmocka_unit_test(case_13_draft_context_is_shorter),
         cmocka_unit_test(case_15_twenty_rounds_without_and_back),
         cmocka_unit_test(case_16_k_changes_every_round),
