@@ -38,6 +38,15 @@ static inline int32_t tile_block_bytes(const struct quant_layout *layout)
 {
     return tile_scale_bytes(layout) + (layout->low_bits + layout->high_bits) * TILE_GROUP_BYTES;
 }
+/* Where a group of the low, of the high plane lies among the groups of a block. */
+static inline int32_t tile_low_group(int32_t low_bits, int32_t high_bits, int32_t group)
+{
+    return high_bits == 0 ? group : group + group / (low_bits / high_bits) + 1;
+}
+static inline int32_t tile_high_group(int32_t low_bits, int32_t high_bits, int32_t group)
+{
+    return group * (low_bits / high_bits + 1);
+}
 /* Runs of one scale in a block of 32 inputs: 1 or 2. */
 static inline int32_t tile_block_parts(const struct quant_layout *layout)
 {

@@ -2,7 +2,8 @@
  * segments, and the walk over a tile's segments; quantised segments are in linear_avx512.h.
  *
  * Bound: one row waits for memory (weights are read once, in one ascending stream; the prefetches
- * ascend with it, 8 KB ahead, because hardware follows them).
+ * ascend with it, 8 KB ahead, because hardware follows them); from about as many rows on as a weight
+ * has bits, arithmetic (the prefetches are spread over all that reads a segment).
  * Definition: linear_scalar.c. Plan: exact.
  */
 #include "backend/cpu/linear_avx512.h"
@@ -64,6 +65,8 @@ FLOAT_INSTANCE(segment_bf16, TENSOR_BF16)
 
 /* ---- a tile ---- */
 
+enum { SHARING_ROWS = 16 }; /* rows that ask for what comes next; the arithmetic of more hides it all */
+
 /* Rows of a panel that go in one call: two calls take about half each. */
 static int32_t rows_at_once(int32_t m, int32_t max_rows)
 {
@@ -87,9 +90,32 @@ static const linear_segment_fn *segment_table(enum tensor_type type)
     }
 }
 
+/* Rows row..row + n of the job are about to read a segment: what of the stream they ask for. The lines
+ * of a later segment are shared out in proportion to rows, so that they too are one ascending stream. */
+static struct ahead ahead_of(const struct linear_job *job, const unsigned char *segment,
+                             size_t segment_bytes, int32_t row, int32_t n)
+{
+    const struct quant_layout layout = quant_layout(job->type);
+    const int32_t sharing = job->n_rows < SHARING_ROWS ? job->n_rows : SHARING_ROWS;
+    struct ahead ahead = { AHEAD_NONE, segment, 0 };
+    if (job->first_row > 0 || row >= sharing) {
+        return ahead; /* earlier rows have brought the tile */
+    }
+    if (n == job->act_rows && n < layout.low_bits + layout.high_bits) {
+        ahead.kind = AHEAD_PASS;
+        return ahead;
+    }
+    ahead.kind = AHEAD_SHARE;
+    ahead.at += PREFETCH_FAR_BYTES + segment_bytes * (size_t)row / (size_t)sharing;
+    ahead.step_bytes = n >= sharing ? REGISTER_BYTES
+                                    : (size_t)(n * REGISTER_BYTES + sharing - 1) / (size_t)sharing;
+    return ahead;
+}
+
 /* All rows of panel `panel` over one segment; row: the panel's first row within the job. */
 static void panel_segment(const struct linear_job *job, const struct place *place,
-                          const unsigned char *segment, int32_t first_block, int32_t n)
+                          const unsigned char *segment, size_t segment_bytes, int32_t first_block,
+                          int32_t n)
 {
     const linear_segment_fn *table = segment_table(job->type);
     const int32_t panel = (job->first_row + place->row) / PANEL_ROWS;
@@ -108,10 +134,8 @@ static void panel_segment(const struct linear_job *job, const struct place *plac
         };
         struct place here = *place;
         here.row += r0;
-        const enum ahead ahead = here.row + job->first_row > 0 ? AHEAD_NONE
-                                 : job->act_rows > job->n_rows ? AHEAD_STAY
-                                                               : AHEAD_PASS;
-        table[rows](segment, n, &act, ahead, &here);
+        const struct ahead ahead = ahead_of(job, segment, segment_bytes, here.row, rows);
+        table[rows](segment, n, &act, &ahead, &here);
     }
 }
 
@@ -126,12 +150,13 @@ static void run_quantised(const struct linear_job *job, struct row_sums *sums)
     for (int32_t s = 0; s < n_segments; s++) {
         const int32_t first = s * SEGMENT_BLOCKS, left = n_blocks - first;
         const int32_t here = left < SEGMENT_BLOCKS ? left : SEGMENT_BLOCKS;
+        const size_t bytes = (size_t)(tile_header_bytes(&layout) + here * tile_block_bytes(&layout));
         place.ends = linear_group_ends(&group, s, n_segments);
         for (place.row = 0; place.row < job->n_rows; place.row += PANEL_ROWS) {
-            panel_segment(job, &place, segment, first, here);
+            panel_segment(job, &place, segment, bytes, first, here);
         }
         place.begins = place.ends;
-        segment += tile_header_bytes(&layout) + here * tile_block_bytes(&layout);
+        segment += bytes;
     }
 }
 

@@ -20,7 +20,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
-    PREFETCH_BYTES = 8192, HALVES = 2, MAX_ROWS = 6, REGISTER_BYTES = 64,
+    PREFETCH_BYTES = 8192, PREFETCH_FAR_BYTES = 16384, HALVES = 2, MAX_ROWS = 6, REGISTER_BYTES = 64,
     FLOAT_OF_INT = 0x4b400000 /* bits of 1.5 * 2^23: an integer added to them is added to the float */
 };
 
@@ -59,13 +59,21 @@ struct act_rows {
     size_t stride;
 };
 
-/* What to do about lines further on: nothing (they are in cache), fetch them to stay, or fetch them
- * past the second-level cache because no later row will want them. */
-enum ahead { AHEAD_NONE, AHEAD_STAY, AHEAD_PASS };
+/* What a call does about lines further on. Nothing: others ask for them. Pass: those 8 KB behind the ones
+ * it reads, past the second-level cache, as no later call will want them; where memory binds. Share:
+ * `at` and those behind it, into the second-level cache, step_bytes a time, of which there are as many
+ * as the segment has lines; where several calls read a segment, or arithmetic binds, so that memory
+ * works during every call and the few miss buffers of the first level are left to the dots' loads. */
+enum ahead_kind { AHEAD_NONE, AHEAD_PASS, AHEAD_SHARE };
+struct ahead {
+    enum ahead_kind kind;
+    const unsigned char *at;
+    size_t step_bytes; /* up to 64 */
+};
 
 /* One segment, M rows; tables by M, 1..linear_max_rows(type). */
 typedef void (*linear_segment_fn)(const unsigned char *segment, int n_blocks, const struct act_rows *act,
-                                  enum ahead ahead, const struct place *out);
+                                  const struct ahead *ahead, const struct place *out);
 extern const linear_segment_fn linear_q8_0_avx512[], linear_q4_0_avx512[], linear_q4_1_avx512[];
 extern const linear_segment_fn linear_q5_0_avx512[], linear_q5_1_avx512[];
 extern const linear_segment_fn linear_q2_k_avx512[], linear_q3_k_avx512[], linear_q4_k_avx512[];
@@ -81,22 +89,18 @@ static inline int32_t linear_max_rows(enum tensor_type type)
 #endif
 }
 
-/* volatile: the compiler would gather the prefetches of a block into one burst */
-INLINE void fetch_ahead(const unsigned char *line, enum ahead ahead)
-{
-    if (ahead == AHEAD_STAY) {
-        __asm__ volatile("prefetcht0 %0" : : "m"(*(line + PREFETCH_BYTES)));
-    } else if (ahead == AHEAD_PASS) {
-        __asm__ volatile("prefetchnta %0" : : "m"(*(line + PREFETCH_BYTES)));
-    }
-}
-
-/* Lines begin..end of what follows `base` */
-INLINE void fetch_lines(const unsigned char *base, int begin, int end, enum ahead ahead)
+/* Asks for as many lines as begin..end of what follows `base`. volatile: the compiler would gather the
+ * prefetches of a block into one burst. */
+INLINE void fetch_lines(const unsigned char *base, int begin, int end, struct ahead *ahead)
 {
 #pragma GCC unroll 16
     for (int line = begin; line < end; line++) {
-        fetch_ahead(base + line * REGISTER_BYTES, ahead);
+        if (ahead->kind == AHEAD_PASS) {
+            __asm__ volatile("prefetchnta %0" : : "m"(base[line * REGISTER_BYTES + PREFETCH_BYTES]));
+        } else if (ahead->kind == AHEAD_SHARE) {
+            __asm__ volatile("prefetcht1 %0" : : "m"(*ahead->at));
+            ahead->at += ahead->step_bytes;
+        }
     }
 }
 
@@ -122,8 +126,8 @@ INLINE int quad_shift(int bits, int q)
 INLINE void load_quad(const struct quant_layout *layout, const unsigned char *codes, int q, __m512i w[HALVES])
 {
     const int low = layout->low_bits, high = layout->high_bits;
-    const unsigned char *low_at = codes + quad_group(low, q) * TILE_GROUP_BYTES;
-    const unsigned char *high_at = codes + (low + quad_group(high, q)) * TILE_GROUP_BYTES;
+    const unsigned char *low_at =
+        codes + tile_low_group(low, high, quad_group(low, q)) * TILE_GROUP_BYTES;
 #pragma GCC unroll 2
     for (int h = 0; h < HALVES; h++) {
         w[h] = _mm512_load_si512(low_at + h * REGISTER_BYTES);
@@ -131,6 +135,8 @@ INLINE void load_quad(const struct quant_layout *layout, const unsigned char *co
             w[h] = _mm512_and_si512(shift_bits(w[h], -quad_shift(low, q)), field_mask(low, 0));
         }
         if (high > 0) {
+            const unsigned char *high_at =
+                codes + tile_high_group(low, high, quad_group(high, q)) * TILE_GROUP_BYTES;
             const __m512i above = shift_bits(_mm512_load_si512(high_at + h * REGISTER_BYTES),
                                              low - quad_shift(high, q));
             /* (above & mask) | w */
@@ -154,7 +160,7 @@ INLINE void dot_quad(const __m512i w[HALVES], const unsigned char *codes, int q,
 
 /* adds part `part` of a block to dot; lines of the block's codes are fetched as they go */
 INLINE void part_dots(const struct quant_layout *layout, const unsigned char *codes, int part,
-                      const unsigned char *x, int m, enum ahead ahead, __m512i dot[][HALVES])
+                      const unsigned char *x, int m, struct ahead *ahead, __m512i dot[][HALVES])
 {
     const int lines = HALVES * (layout->low_bits + layout->high_bits);
     const int n_quads = layout->part_elems / 4; /* 4 or 8 */
@@ -253,7 +259,7 @@ INLINE __m512i first_dot(const struct quant_layout *layout, const struct act_row
 /* value = sum over parts of sub-scale * dot, an exact integer. (1.5 * 2^23 + dot) * scale less 1.5 *
  * 2^23 * scale is one fma: its exact result is that integer, so nothing is rounded. */
 INLINE void block_values(const struct quant_layout *layout, const unsigned char *block,
-                         const struct act_rows *x, int m, enum ahead ahead, __m512 value[][HALVES])
+                         const struct act_rows *x, int m, struct ahead *ahead, __m512 value[][HALVES])
 {
     const int parts = QUANT_BLOCK / layout->part_elems;
     const unsigned char *codes = block + tile_scale_bytes(layout);
@@ -321,23 +327,24 @@ INLINE void add_mins(const struct quant_layout *layout, const unsigned char *blo
 
 /* ---- one segment, M rows ---- */
 INLINE void segment_quantised(enum tensor_type type, const unsigned char *segment, int n_blocks,
-                              const struct act_rows *act, int m, enum ahead ahead,
-                              const struct place *out)
+                              const struct act_rows *act, int m, enum ahead_kind kind,
+                              const struct ahead *given, const struct place *out)
 {
     const struct quant_layout layout = quant_layout(type);
     const unsigned char *block = segment + tile_header_bytes(&layout);
     struct act_rows x = *act;
+    struct ahead ahead = { kind, given->at, given->step_bytes }; /* kind: a constant here */
     __m512 acc[MAX_ROWS][HALVES], d[HALVES], dmin[HALVES];
 #pragma GCC unroll 6
     for (int r = 0; r < m; r++) {
         acc[r][0] = acc[r][1] = _mm512_setzero_ps();
     }
-    fetch_lines(segment, 0, tile_header_bytes(&layout) / REGISTER_BYTES, ahead);
+    fetch_lines(segment, 0, tile_header_bytes(&layout) / REGISTER_BYTES, &ahead);
     for (int b = 0; b < n_blocks; b++) {
         const unsigned char *halves = layout.elems == QUANT_BLOCK ? block : segment;
         __m512 value[MAX_ROWS][HALVES];
-        fetch_lines(block, 0, tile_scale_bytes(&layout) / REGISTER_BYTES, ahead);
-        block_values(&layout, block, &x, m, ahead, value);
+        fetch_lines(block, 0, tile_scale_bytes(&layout) / REGISTER_BYTES, &ahead);
+        block_values(&layout, block, &x, m, &ahead, value);
         load_halves(halves, d);
 #pragma GCC unroll 6
         for (int r = 0; r < m; r++) {
@@ -364,10 +371,9 @@ INLINE void segment_quantised(enum tensor_type type, const unsigned char *segmen
 #ifdef TANDEM_INSTRUMENTED /* a sanitizer's build: one row or two, or it compiles for minutes */
 #define SEGMENT_INSTANCE(name, type, m)                                                                \
     static void name##_##m(const unsigned char *segment, int n_blocks, const struct act_rows *act,    \
-                           enum ahead ahead, const struct place *out)                                  \
+                           const struct ahead *ahead, const struct place *out)                         \
     {                                                                                                  \
-        (void)ahead;                                                                                   \
-        segment_quantised(type, segment, n_blocks, act, m, AHEAD_STAY, out);                           \
+        segment_quantised(type, segment, n_blocks, act, m, AHEAD_SHARE, ahead, out);                   \
     }
 #define SEGMENT_FAMILY_4(name, type)                                                                   \
     SEGMENT_INSTANCE(name, type, 1)                                                                    \
@@ -377,14 +383,14 @@ INLINE void segment_quantised(enum tensor_type type, const unsigned char *segmen
 #else
 #define SEGMENT_INSTANCE(name, type, m)                                                                \
     static void name##_##m(const unsigned char *segment, int n_blocks, const struct act_rows *act,    \
-                           enum ahead ahead, const struct place *out)                                  \
+                           const struct ahead *ahead, const struct place *out)                         \
     {                                                                                                  \
-        if (ahead == AHEAD_PASS) {                                                                     \
-            segment_quantised(type, segment, n_blocks, act, m, AHEAD_PASS, out);                       \
-        } else if (ahead == AHEAD_STAY) {                                                              \
-            segment_quantised(type, segment, n_blocks, act, m, AHEAD_STAY, out);                       \
+        if (ahead->kind == AHEAD_PASS) {                                                               \
+            segment_quantised(type, segment, n_blocks, act, m, AHEAD_PASS, ahead, out);                \
+        } else if (ahead->kind == AHEAD_SHARE) {                                                       \
+            segment_quantised(type, segment, n_blocks, act, m, AHEAD_SHARE, ahead, out);               \
         } else {                                                                                       \
-            segment_quantised(type, segment, n_blocks, act, m, AHEAD_NONE, out);                       \
+            segment_quantised(type, segment, n_blocks, act, m, AHEAD_NONE, ahead, out);                \
         }                                                                                              \
     }
 #define SEGMENT_FAMILY_4(name, type)                                                                   \

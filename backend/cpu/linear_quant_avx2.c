@@ -33,14 +33,15 @@ INLINE int quad_shift(int bits, int q)
 INLINE __m256i load_quad(const struct quant_layout *layout, const unsigned char *codes, int quarter, int q)
 {
     const int low = layout->low_bits, high = layout->high_bits;
-    __m256i w = load_ymm(codes + quad_group(low, q) * TILE_GROUP_BYTES + quarter * 32);
+    const int low_group = tile_low_group(low, high, quad_group(low, q));
+    __m256i w = load_ymm(codes + low_group * TILE_GROUP_BYTES + quarter * 32);
     if (low == 8) {
         return _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));
     }
     w = _mm256_and_si256(shift_bits(w, -quad_shift(low, q)), field_mask(low, 0));
     if (high > 0) {
-        const __m256i above =
-            load_ymm(codes + (low + quad_group(high, q)) * TILE_GROUP_BYTES + quarter * 32);
+        const int high_group = tile_high_group(low, high, quad_group(high, q));
+        const __m256i above = load_ymm(codes + high_group * TILE_GROUP_BYTES + quarter * 32);
         w = _mm256_or_si256(w, _mm256_and_si256(shift_bits(above, low - quad_shift(high, q)),
                                                 field_mask(high, low)));
     }

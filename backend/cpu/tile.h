@@ -5,13 +5,13 @@
  * inputs, ascending; a segment is, for types with blocks of 256, a header, and 8 blocks of 32 inputs:
  *
  *     header   [32] halves d | [32] halves dmin (types with minimums)
- *     block    scales | low plane | high plane
+ *     block    scales | planes
  *     scales   blocks of 32 inputs:  [32] halves d | [32] halves dmin (types with minimums)
  *              Q4_K, Q5_K:           [32] scales | [32] minimums
  *              Q3_K, Q6_K:           [32] scales of inputs 0..15 | [32] of 16..31 (signed)
  *              Q2_K:                 the same, a scale's low nibble and a minimum's high one
  *     planes   the codes, unsigned (the dot-product instructions want that on one side): their low 8, 4
- *              or 2 bits, then the 0, 1 or 2 bits above those (5 = 4 + 1, 6 = 4 + 2, 3 = 2 + 1)
+ *              or 2 bits, and the 0, 1 or 2 bits above those (5 = 4 + 1, 6 = 4 + 2, 3 = 2 + 1)
  *
  * A plane of n bits is n groups of 128 bytes, 4 bytes of each of the 32 outputs; byte k of a group
  * holds the fields of inputs 4 q + k, where quads q are, from the lowest bits on,
@@ -19,9 +19,14 @@
  *     8 bits: q = group     4 bits: q = group, 4 + group      (as Q4_0 files have them)
  *     2 bits: q = 2 group, 2 group + 1, 4 + 2 group, 5 + 2 group        1 bit: q = 0..7
  *
- * so that a shift and a mask unpack a quad, and quads 0..3 are inputs 0..15. A pass reads one strictly
- * ascending stream of cache lines, which is what hardware prefetchers follow (scales apart from codes
- * cost a third of the bandwidth: docs/SPEED.md). Outputs past n_out in the last tile are zero bytes.
+ * so that a shift and a mask unpack a quad, and quads 0..3 are inputs 0..15. A group of the high plane
+ * comes before the groups of the low plane that hold the same quads:
+ *
+ *     4 + 2 bits: high 0, low 0, low 1, high 1, low 2, low 3       4 + 1, 2 + 1 bits: high 0, low 0, ..
+ *
+ * A pass reads one strictly ascending stream of cache lines, which is what hardware prefetchers follow
+ * (scales apart from codes cost a third of the bandwidth, a plane after the other a sixth:
+ * docs/SPEED.md). Outputs past n_out in the last tile are zero bytes.
  *
  * Activations: panels of up to 8 rows. With M rows in a panel, block b of 32 columns is
  *

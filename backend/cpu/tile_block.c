@@ -36,10 +36,19 @@ INLINE struct quad_place quad_place(int32_t width, int32_t quad)
     }
 }
 
-/* bits from..from + width of the codes of 32 inputs */
-INLINE void plane_put_width(unsigned char *plane, int32_t lane, int32_t width, int32_t from,
-                            const uint8_t *code)
+enum plane { PLANE_LOW, PLANE_HIGH };
+
+/* Byte of a block's codes at which group `group` of a plane begins. */
+INLINE int32_t group_at(enum plane plane, int32_t low, int32_t high, int32_t group)
 {
+    return TILE_GROUP_BYTES *
+           (plane == PLANE_LOW ? tile_low_group(low, high, group) : tile_high_group(low, high, group));
+}
+
+INLINE void plane_put(unsigned char *codes, int32_t lane, enum plane plane, int32_t low, int32_t high,
+                      const uint8_t *code)
+{
+    const int32_t width = plane == PLANE_LOW ? low : high, from = plane == PLANE_LOW ? 0 : low;
     uint32_t words[QUADS] = { 0 };
 #pragma GCC unroll 8
     for (int32_t quad = 0; quad < QUADS; quad++) {
@@ -48,41 +57,70 @@ INLINE void plane_put_width(unsigned char *plane, int32_t lane, int32_t width, i
     }
 #pragma GCC unroll 8
     for (int32_t group = 0; group < width; group++) {
-        store32(plane + group * TILE_GROUP_BYTES + lane * 4, words[group]);
+        store32(codes + group_at(plane, low, high, group) + lane * 4, words[group]);
     }
 }
 
-static void plane_put(unsigned char *plane, int32_t lane, int32_t width, int32_t from,
-                      const uint8_t *code)
+INLINE void plane_get(const unsigned char *codes, int32_t lane, enum plane plane, int32_t low,
+                      int32_t high, uint8_t *code)
 {
-    switch (width) {
-    case 8: plane_put_width(plane, lane, 8, from, code); return;
-    case 4: plane_put_width(plane, lane, 4, from, code); return;
-    case 2: plane_put_width(plane, lane, 2, from, code); return;
-    default: plane_put_width(plane, lane, 1, from, code); return;
-    }
-}
-
-INLINE void plane_get_width(const unsigned char *plane, int32_t lane, int32_t width, int32_t to,
-                            uint8_t *code)
-{
+    const int32_t width = plane == PLANE_LOW ? low : high, to = plane == PLANE_LOW ? 0 : low;
 #pragma GCC unroll 8
     for (int32_t quad = 0; quad < QUADS; quad++) {
         const struct quad_place at = quad_place(width, quad);
-        const uint32_t word = load32(plane + at.group * TILE_GROUP_BYTES + lane * 4);
+        const uint32_t word = load32(codes + group_at(plane, low, high, at.group) + lane * 4);
         const uint32_t field = (word >> at.shift & field_mask(width)) << to;
         store32(code + quad * 4, to == 0 ? field : load32(code + quad * 4) | field);
     }
 }
 
-static void plane_get(const unsigned char *plane, int32_t lane, int32_t width, int32_t to,
+/* The codes of 32 inputs of one output. */
+INLINE void put_bits(unsigned char *codes, int32_t lane, int32_t low, int32_t high, const uint8_t *code)
+{
+    plane_put(codes, lane, PLANE_LOW, low, high, code);
+    if (high > 0) {
+        plane_put(codes, lane, PLANE_HIGH, low, high, code);
+    }
+}
+
+INLINE void get_bits(const unsigned char *codes, int32_t lane, int32_t low, int32_t high, uint8_t *code)
+{
+    plane_get(codes, lane, PLANE_LOW, low, high, code);
+    if (high > 0) {
+        plane_get(codes, lane, PLANE_HIGH, low, high, code);
+    }
+}
+
+enum { BITS_3 = 2 * 4 + 1, BITS_4 = 4 * 4, BITS_5 = 4 * 4 + 1, BITS_6 = 4 * 4 + 2, BITS_8 = 8 * 4 };
+
+static int32_t layout_bits(const struct quant_layout *layout)
+{
+    return layout->low_bits * 4 + layout->high_bits;
+}
+
+static void codes_put(const struct quant_layout *layout, unsigned char *codes, int32_t lane,
+                      const uint8_t *code)
+{
+    switch (layout_bits(layout)) {
+    case BITS_3: put_bits(codes, lane, 2, 1, code); return;
+    case BITS_4: put_bits(codes, lane, 4, 0, code); return;
+    case BITS_5: put_bits(codes, lane, 4, 1, code); return;
+    case BITS_6: put_bits(codes, lane, 4, 2, code); return;
+    case BITS_8: put_bits(codes, lane, 8, 0, code); return;
+    default: put_bits(codes, lane, 2, 0, code); return;
+    }
+}
+
+static void codes_get(const struct quant_layout *layout, const unsigned char *codes, int32_t lane,
                       uint8_t *code)
 {
-    switch (width) {
-    case 8: plane_get_width(plane, lane, 8, to, code); return;
-    case 4: plane_get_width(plane, lane, 4, to, code); return;
-    case 2: plane_get_width(plane, lane, 2, to, code); return;
-    default: plane_get_width(plane, lane, 1, to, code); return;
+    switch (layout_bits(layout)) {
+    case BITS_3: get_bits(codes, lane, 2, 1, code); return;
+    case BITS_4: get_bits(codes, lane, 4, 0, code); return;
+    case BITS_5: get_bits(codes, lane, 4, 1, code); return;
+    case BITS_6: get_bits(codes, lane, 4, 2, code); return;
+    case BITS_8: get_bits(codes, lane, 8, 0, code); return;
+    default: get_bits(codes, lane, 2, 0, code); return;
     }
 }
 
@@ -143,37 +181,25 @@ static void scales_get(const struct quant_layout *layout, const unsigned char *s
 void tile_block_put(const struct quant_layout *layout, const struct quant_block *from, int32_t b,
                     int32_t lane, unsigned char *segment)
 {
-    const int32_t low_bytes = layout->low_bits * TILE_GROUP_BYTES;
     unsigned char *block = segment + tile_header_bytes(layout) + b * tile_block_bytes(layout);
     halves_put(layout, from, lane, layout->elems == QUANT_BLOCK ? block : segment);
     for (int32_t i = 0; i < layout->elems / QUANT_BLOCK; i++, block += tile_block_bytes(layout)) {
-        unsigned char *plane = block + tile_scale_bytes(layout);
         if (layout->elems != QUANT_BLOCK) {
             scales_put(layout, from, i, lane, block);
         }
-        plane_put(plane, lane, layout->low_bits, 0, from->code + i * QUANT_BLOCK);
-        if (layout->high_bits > 0) {
-            plane_put(plane + low_bytes, lane, layout->high_bits, layout->low_bits,
-                      from->code + i * QUANT_BLOCK);
-        }
+        codes_put(layout, block + tile_scale_bytes(layout), lane, from->code + i * QUANT_BLOCK);
     }
 }
 
 void tile_block_get(const struct quant_layout *layout, const unsigned char *segment, int32_t b,
                     int32_t lane, struct quant_block *to)
 {
-    const int32_t low_bytes = layout->low_bits * TILE_GROUP_BYTES;
     const unsigned char *block = segment + tile_header_bytes(layout) + b * tile_block_bytes(layout);
     halves_get(layout, layout->elems == QUANT_BLOCK ? block : segment, lane, to);
     for (int32_t i = 0; i < layout->elems / QUANT_BLOCK; i++, block += tile_block_bytes(layout)) {
-        const unsigned char *plane = block + tile_scale_bytes(layout);
         if (layout->elems != QUANT_BLOCK) {
             scales_get(layout, block, i, lane, to);
         }
-        plane_get(plane, lane, layout->low_bits, 0, to->code + i * QUANT_BLOCK);
-        if (layout->high_bits > 0) {
-            plane_get(plane + low_bytes, lane, layout->high_bits, layout->low_bits,
-                      to->code + i * QUANT_BLOCK);
-        }
+        codes_get(layout, block + tile_scale_bytes(layout), lane, to->code + i * QUANT_BLOCK);
     }
 }
