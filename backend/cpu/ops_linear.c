@@ -1,15 +1,23 @@
-/* ops_linear: a linear operation cut into chunks of whole tiles, never into parts of an output. */
+/* ops_linear: a linear operation cut into chunks of whole tiles, never into parts of an output.
+ *
+ * The tiles are cut into units of about 64 KB, the units into chunks: of what is left, the workers get a
+ * half in as many chunks, again and again down to one unit. So a worker reads long runs, as prefetches
+ * that cross a chunk's end bring lines another worker reads, and a chunk's first lines come late; and
+ * the last chunks are small enough for all workers to end together.
+ *
+ *     32 units, 2 workers:   |   8   |   8   | 4 | 4 |2|2|1|1|1|1|
+ */
 #include "backend/cpu/linear.h"
 
 enum {
-    CHUNK_BYTES = 64 * 1024,  /* of weights: a few microseconds of memory time */
-    CHUNKS_PER_WORKER = 8,
+    UNIT_BYTES = 64 * 1024,  /* of weights: a few microseconds of memory time */
+    UNITS_PER_WORKER = 8,
     ACT_CACHE_BYTES = 192 * 1024 /* activations kept in the second-level cache between tiles */
 };
 
 struct linear_args {
     struct op_linear op;
-    int32_t tiles_per_chunk, n_tiles;
+    int32_t tiles_per_unit, n_tiles, n_units, n_workers;
     struct backend *backend;
 };
 
@@ -41,21 +49,57 @@ static void run_tile(const struct linear_args *args, int32_t tile, int32_t first
     args->backend->kernels->linear_tile(&job);
 }
 
-static void linear_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+/* All rows of one unit: those whose activations stay in cache at a time, over tiles that do too. */
+static void run_unit(const struct linear_args *args, int32_t unit)
 {
-    const struct linear_args *args = arguments;
-    const int32_t begin = (int32_t)chunk * args->tiles_per_chunk;
-    const int32_t end = begin + args->tiles_per_chunk < args->n_tiles ? begin + args->tiles_per_chunk
-                                                                      : args->n_tiles;
+    const int32_t begin = unit * args->tiles_per_unit;
+    const int32_t end = begin + args->tiles_per_unit < args->n_tiles ? begin + args->tiles_per_unit
+                                                                     : args->n_tiles;
     const int32_t row_bytes = args->op.x->n_cols / QUANT_BLOCK * ACT_BLOCK_BYTES;
     int32_t rows = ACT_CACHE_BYTES / (row_bytes > 0 ? row_bytes : 1) / PANEL_ROWS * PANEL_ROWS;
     rows = rows < PANEL_ROWS ? PANEL_ROWS : rows > LINEAR_MAX_ROWS ? LINEAR_MAX_ROWS : rows;
-    (void)worker;
     for (int32_t row = 0; row < args->op.n_rows; row += rows) {
         const int32_t n_rows = args->op.n_rows - row < rows ? args->op.n_rows - row : rows;
         for (int32_t tile = begin; tile < end; tile++) {
             run_tile(args, tile, row, n_rows);
         }
+    }
+}
+
+struct unit_range { int32_t begin, end; };
+
+/* Units of chunk `chunk`; none behind the last chunk. */
+static struct unit_range chunk_units(int32_t n_units, int32_t n_workers, int32_t chunk)
+{
+    int32_t begin = 0;
+    for (;;) {
+        const int32_t half = (n_units - begin) / (2 * n_workers), each = half > 1 ? half : 1;
+        if (chunk < n_workers || begin >= n_units) {
+            begin += chunk * each;
+            begin = begin < n_units ? begin : n_units;
+            return (struct unit_range){ begin, begin + each < n_units ? begin + each : n_units };
+        }
+        begin += n_workers * each;
+        chunk -= n_workers;
+    }
+}
+
+static uint32_t count_chunks(int32_t n_units, int32_t n_workers)
+{
+    uint32_t n = 0;
+    while (chunk_units(n_units, n_workers, (int32_t)n).begin < n_units) {
+        n++;
+    }
+    return n;
+}
+
+static void linear_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct linear_args *args = arguments;
+    const struct unit_range units = chunk_units(args->n_units, args->n_workers, (int32_t)chunk);
+    (void)worker;
+    for (int32_t unit = units.begin; unit < units.end; unit++) {
+        run_unit(args, unit);
     }
 }
 
@@ -73,12 +117,13 @@ void backend_linear(struct lane *lane, const struct op_linear *op)
     if (op->n_rows <= 0) {
         return;
     }
-    const int32_t by_bytes = (int32_t)((bytes + CHUNK_BYTES - 1) / CHUNK_BYTES);
-    const int32_t by_workers = lane_n_workers(lane) * CHUNKS_PER_WORKER;
-    int32_t n_chunks = by_bytes > by_workers ? by_bytes : by_workers;
-    n_chunks = n_chunks > args.n_tiles ? args.n_tiles : n_chunks;
-    args.tiles_per_chunk = (args.n_tiles + n_chunks - 1) / n_chunks;
-    n_chunks = (args.n_tiles + args.tiles_per_chunk - 1) / args.tiles_per_chunk;
+    args.n_workers = lane_n_workers(lane);
+    const int32_t by_bytes = (int32_t)((bytes + UNIT_BYTES - 1) / UNIT_BYTES);
+    const int32_t by_workers = args.n_workers * UNITS_PER_WORKER;
+    int32_t n_units = by_bytes > by_workers ? by_bytes : by_workers;
+    n_units = n_units > args.n_tiles ? args.n_tiles : n_units;
+    args.tiles_per_unit = (args.n_tiles + n_units - 1) / n_units;
+    args.n_units = (args.n_tiles + args.tiles_per_unit - 1) / args.tiles_per_unit;
     _Static_assert(sizeof args <= LANE_ARGS_BYTES, "arguments must fit a ring slot");
-    lane_submit(lane, linear_chunk, &args, sizeof args, (uint32_t)n_chunks);
+    lane_submit(lane, linear_chunk, &args, sizeof args, count_chunks(args.n_units, args.n_workers));
 }
