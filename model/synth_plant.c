@@ -7,7 +7,7 @@
 enum {
     HASH_BITS = 53, CHUNK_ELEMS = 256, CHUNK_WORDS = CHUNK_ELEMS / 64,
     MAX_COMPONENTS = MODEL_PAIR_MAX_RANK + PLANT_MAX_ALTERNATIVES,
-    MIN_VOCAB = 128, MAX_TOP = 64
+    MIN_VOCAB = 128, MAX_TOP = 64, ROUND_LANES = 4
 };
 /* Planted logits carry some noise of their own, 0.2 to 0.3 of a unit: whatever must stay in order
  * stands at least this far apart. */
@@ -325,52 +325,69 @@ static void correct_weights(const struct synth_plant *plant, struct component *c
     }
 }
 
-/* `value` with the sign of bit `at` of a code's word; a bit of 0 is the minus. */
-static inline float with_sign(float value, uint64_t word, int at)
-{
-    return mathx_from_bits(mathx_to_bits(value) ^ ((uint32_t)(~word >> at & 1) << 31));
-}
-
-/* A row being made: words of the chunk's codes, and what rounding has added so far to the row's product
- * with each of them. */
+/* A row being made, 64 elements at a time: the signs of its codes there, as the bit a float has for
+ * them, and what rounding has added so far to the row's product with each code. */
 struct mixture {
     int32_t n;
-    float weight[MAX_COMPONENTS], lost[MAX_COMPONENTS];
-    uint64_t word[MAX_COMPONENTS];
+    float weight[MAX_COMPONENTS], lost[MAX_COMPONENTS][ROUND_LANES];
+    uint32_t sign[MAX_COMPONENTS][64];
 };
 
-/* One element to a code of -7 .. 7 (the published rounding has an eighth one, on one side alone).
- * Sums of a few signs take few values, and rounding each to the nearest code would shift a product as
- * a whole; so each element is rounded towards what the ones before it lost. */
-static inline int round_q4_0(struct mixture *mixture, float value, float scale, float inverse, int at)
+static inline float with_sign(float value, uint32_t sign) { return mathx_from_bits(mathx_to_bits(value) ^ sign); }
+
+/* A bit of 0 is the minus. */
+static void expand_signs(uint64_t word, uint32_t *sign /* [64] */)
 {
-    float lost = 0;
-    for (int32_t i = 0; i < mixture->n; i++) {
-        lost += with_sign(mixture->lost[i], mixture->word[i], at);
+    static const uint32_t BIT[8] = { 1, 2, 4, 8, 16, 32, 64, 128 };
+    for (int byte = 0; byte < 8; byte++, word >>= 8, sign += 8) {
+        const uint32_t bits = (uint32_t)word & 0xffu;
+        for (int i = 0; i < 8; i++) {
+            sign[i] = bits & BIT[i] ? 0 : 0x80000000u;
+        }
     }
-    float code = mathx_rint_small((value - lost / (float)mixture->n) * inverse);
-    code = code > 7 ? 7 : code < -7 ? -7 : code;
-    const float error = code * scale - value;
-    for (int32_t i = 0; i < mixture->n; i++) {
-        mixture->lost[i] += with_sign(error, mixture->word[i], at);
-    }
-    return 8 + (int)code;
 }
 
-/* A block of 32, from bit `at` of the codes' words. */
+/* Elements to codes of -7 .. 7 (the published rounding has an eighth one, on one side alone). Sums of a
+ * few signs take few values, and rounding each to the nearest code would shift a product as a whole; so
+ * each element is rounded towards what those before it lost. Each lane keeps its own account, so that
+ * they need not wait for each other. */
+static void round_q4_0(struct mixture *mixture, const float *values, float scale, int at,
+                       float *codes /* [ROUND_LANES] */)
+{
+    const float inverse = scale > 0 ? 1.0f / scale : 0, share = 1.0f / (float)mixture->n;
+    float lost[ROUND_LANES] = { 0 }, error[ROUND_LANES];
+    for (int32_t i = 0; i < mixture->n; i++) {
+        for (int lane = 0; lane < ROUND_LANES; lane++) {
+            lost[lane] += with_sign(mixture->lost[i][lane], mixture->sign[i][at + lane]);
+        }
+    }
+    for (int lane = 0; lane < ROUND_LANES; lane++) {
+        const float wanted = (values[lane] - lost[lane] * share) * inverse;
+        const float capped = wanted > 7.0f ? 7.0f : wanted, code = capped < -7.0f ? -7.0f : capped;
+        codes[lane] = mathx_rint_small(code);
+        error[lane] = codes[lane] * scale - values[lane];
+    }
+    for (int32_t i = 0; i < mixture->n; i++) {
+        for (int lane = 0; lane < ROUND_LANES; lane++) {
+            mixture->lost[i][lane] += with_sign(error[lane], mixture->sign[i][at + lane]);
+        }
+    }
+}
+
+/* A block of 32, from element `at` of the 64. */
 static void write_q4_0(struct mixture *mixture, const float *values, int at, unsigned char *out)
 {
-    float largest = 0;
+    float largest = 0, codes[32];
     for (int i = 0; i < 32; i++) {
         largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
     }
     const uint16_t half = mathx_f32_to_f16(largest / 7.0f);
-    const float scale = mathx_f16_to_f32(half), inverse = scale > 0 ? 1.0f / scale : 0;
     memcpy(out, &half, sizeof half);
+    for (int i = 0; i < 32; i += ROUND_LANES) {
+        round_q4_0(mixture, values + i, mathx_f16_to_f32(half), at + i, codes + i);
+    }
     for (int i = 0; i < 16; i++) {
-        const int low = round_q4_0(mixture, values[i], scale, inverse, at + i);
-        const int high = round_q4_0(mixture, values[i + 16], scale, inverse, at + i + 16);
-        out[2 + i] = (unsigned char)(low | high << 4);
+        out[2 + i] = (unsigned char)((8 + (int)codes[i]) | (8 + (int)codes[i + 16]) << 4);
     }
 }
 
@@ -390,12 +407,16 @@ static void dither(uint64_t stream, double steps_of_range, float *values, int32_
     }
 }
 
-/* 64 elements or 32 at the end of a row, from its codes' words. */
-static void mix_word(const struct mixture *mixture, float *out)
+/* Word `word` of the row's codes, and the sum of them there. */
+static void mix_word(const struct component *components, int32_t word, struct mixture *mixture,
+                     float *out /* [64] */)
 {
     for (int32_t i = 0; i < mixture->n; i++) {
+        const uint32_t *sign = mixture->sign[i];
+        const float weight = mixture->weight[i];
+        expand_signs(code_word(components[i].code, word), mixture->sign[i]);
         for (int at = 0; at < 64; at++) {
-            out[at] += with_sign(mixture->weight[i], mixture->word[i], at);
+            out[at] += with_sign(weight, sign[at]);
         }
     }
 }
@@ -404,7 +425,9 @@ static void mix_row(const struct synth_plant *plant, const struct component *com
                     enum tensor_type type, unsigned char *out)
 {
     const struct tensor_type_info *info = tensor_type_info((uint32_t)type);
-    struct mixture mixture = { .n = n };
+    struct mixture mixture;
+    mixture.n = n;
+    memset(mixture.lost, 0, (size_t)n * sizeof mixture.lost[0]);
     for (int32_t i = 0; i < n; i++) {
         mixture.weight[i] = (float)components[i].weight;
     }
@@ -412,10 +435,7 @@ static void mix_row(const struct synth_plant *plant, const struct component *com
         const int32_t left = plant->width - first, n_elems = left < CHUNK_ELEMS ? left : CHUNK_ELEMS;
         float sums[CHUNK_ELEMS] = { 0 };
         for (int32_t at = 0; at < n_elems; at += 64) {
-            for (int32_t i = 0; i < n; i++) {
-                mixture.word[i] = code_word(components[i].code, (first + at) / 64);
-            }
-            mix_word(&mixture, sums + at);
+            mix_word(components, (first + at) / 64, &mixture, sums + at);
             for (int32_t half = 0; type == TENSOR_Q4_0 && half < 64 && at + half < n_elems; half += 32) {
                 write_q4_0(&mixture, sums + at + half, half, out + (at + half) / 32 * 18);
             }
