@@ -133,15 +133,18 @@ static void scales_write_q2(const struct quant_block *block, unsigned char *file
 
 /* ---- types ---- */
 
+/* Where a block's scale, and its minimum's behind it, stand in a file. */
+static int32_t scale_at(enum tensor_type type)
+{
+    return type == TENSOR_Q2_K ? 80 : type == TENSOR_Q3_K ? 108 : type == TENSOR_Q6_K ? 208 : 0;
+}
+
 /* long: a table of file layouts, a type each */
 void quant_block_read(const struct quant_layout *layout, const unsigned char *file,
                       struct quant_block *block)
 {
     uint8_t *code = block->code;
-    const int32_t d_at = layout->type == TENSOR_Q2_K   ? 80
-                         : layout->type == TENSOR_Q3_K ? 108
-                         : layout->type == TENSOR_Q6_K ? 208
-                                                       : 0;
+    const int32_t d_at = scale_at(layout->type);
     memcpy(&block->d, file + d_at, 2);
     block->dmin = 0;
     if (layout->min != QUANT_MIN_NONE) {
@@ -195,10 +198,7 @@ void quant_block_write(const struct quant_layout *layout, const struct quant_blo
                        unsigned char *file)
 {
     const uint8_t *code = block->code;
-    const int32_t d_at = layout->type == TENSOR_Q2_K   ? 80
-                         : layout->type == TENSOR_Q3_K ? 108
-                         : layout->type == TENSOR_Q6_K ? 208
-                                                       : 0;
+    const int32_t d_at = scale_at(layout->type);
     memcpy(file + d_at, &block->d, 2);
     if (layout->min != QUANT_MIN_NONE) {
         memcpy(file + d_at + 2, &block->dmin, 2);

@@ -3,19 +3,18 @@
 #include <string.h>
 
 #include "tokenizer/bpe.h"
+#include "tokenizer/merge_heap.h"
 #include "tokenizer/utf8.h"
 
 enum { SYMBOL_GONE = -2 };
 struct bpe_symbol { int32_t prev, next, id; }; /* id SYMBOL_GONE: merged into the one before */
-struct bpe_pair { int32_t rank, left, id; };   /* left and its next would become id */
 
 struct bpe_work {
     const struct tokenizer *tokenizer;
     const struct bpe *bpe;
     struct bpe_symbol *symbols;   /* [n_symbols] */
     int32_t n_symbols;
-    struct bpe_pair *heap;        /* [n_pairs]; one a gap, and one more for each merge */
-    size_t n_pairs;
+    struct merge_heap heap;       /* one pair a gap, and one more for each merge */
 };
 
 enum status bpe_work_create(const struct tokenizer *tokenizer, size_t longest_bytes,
@@ -27,9 +26,9 @@ enum status bpe_work_create(const struct tokenizer *tokenizer, size_t longest_by
         work->tokenizer = tokenizer;
         work->bpe = tokenizer->state;
         work->symbols = mem_alloc(longest_bytes + 1, sizeof *work->symbols);
-        work->heap = mem_alloc(2 * (longest_bytes + 1), sizeof *work->heap);
+        work->heap.pairs = mem_alloc(2 * (longest_bytes + 1), sizeof *work->heap.pairs);
     }
-    if (!work || !work->symbols || !work->heap) {
+    if (!work || !work->symbols || !work->heap.pairs) {
         return status_fail(STATUS_NO_MEMORY, "no memory to tokenize a piece of %zu bytes",
                            longest_bytes);
     }
@@ -39,45 +38,10 @@ enum status bpe_work_create(const struct tokenizer *tokenizer, size_t longest_by
 void bpe_work_destroy(struct bpe_work *work)
 {
     if (work) {
-        mem_free(work->heap);
+        mem_free(work->heap.pairs);
         mem_free(work->symbols);
         mem_free(work);
     }
-}
-
-/* ---- the heap ---- */
-static bool pair_precedes(const struct bpe_pair *a, const struct bpe_pair *b)
-{
-    return a->rank < b->rank || (a->rank == b->rank && a->left < b->left);
-}
-
-static void heap_push(struct bpe_work *work, struct bpe_pair pair)
-{
-    size_t at = work->n_pairs++;
-    for (; at > 0 && pair_precedes(&pair, &work->heap[(at - 1) / 2]); at = (at - 1) / 2) {
-        work->heap[at] = work->heap[(at - 1) / 2];
-    }
-    work->heap[at] = pair;
-}
-
-static struct bpe_pair heap_pop(struct bpe_work *work)
-{
-    const struct bpe_pair top = work->heap[0], last = work->heap[--work->n_pairs];
-    size_t at = 0;
-    for (;;) {
-        size_t child = 2 * at + 1;
-        if (child + 1 < work->n_pairs &&
-            pair_precedes(&work->heap[child + 1], &work->heap[child])) {
-            child++;
-        }
-        if (child >= work->n_pairs || !pair_precedes(&work->heap[child], &last)) {
-            break;
-        }
-        work->heap[at] = work->heap[child];
-        at = child;
-    }
-    work->heap[at] = last;
-    return top;
 }
 
 /* ---- symbols ---- */
@@ -146,18 +110,18 @@ static void offer_pair(struct bpe_work *work, int32_t left)
     const struct merge merge =
         merges_find(&work->bpe->merges, work->symbols[left].id, work->symbols[right].id);
     if (merge.id >= 0) {
-        heap_push(work, (struct bpe_pair){ merge.rank, left, merge.id });
+        merge_heap_push(&work->heap, (struct merge_pair){ merge.rank, left, merge.id, 0 });
     }
 }
 
 static void merge_symbols(struct bpe_work *work)
 {
-    work->n_pairs = 0;
+    work->heap.n = 0;
     for (int32_t i = 0; i < work->n_symbols; i++) {
         offer_pair(work, i);
     }
-    while (work->n_pairs > 0) {
-        const struct bpe_pair pair = heap_pop(work);
+    while (work->heap.n > 0) {
+        const struct merge_pair pair = merge_heap_pop(&work->heap);
         struct bpe_symbol *left = &work->symbols[pair.left];
         if (left->id == SYMBOL_GONE || left->next < 0) {
             continue;

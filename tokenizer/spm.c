@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tokenizer/kind.h"
+#include "tokenizer/merge_heap.h"
 #include "tokenizer/text_map.h"
 #include "tokenizer/utf8.h"
 
@@ -171,8 +172,6 @@ static void spm_deinit(struct tokenizer *tokenizer)
 /* A run of the word's text: a character at first, later what was joined. n_bytes 0: joined to its
  * left neighbour. */
 struct symbol { int32_t prev, next; uint32_t begin, n_bytes; int32_t id; };
-/* Two neighbours that would be the token `id`; stale when n_bytes is no longer their sum. */
-struct pair { float score; int32_t left, right; uint32_t n_bytes; int32_t id; };
 
 struct work {
     const struct tokenizer *tokenizer;
@@ -182,44 +181,9 @@ struct work {
     uint32_t n_text;
     struct symbol *symbols;   /* [n_symbols] */
     int32_t n_symbols;
-    struct pair *heap;        /* [n_pairs]; at most one a gap, and one more for each join */
-    size_t n_pairs;
+    struct merge_heap heap;   /* at most one pair a gap, and one more for each join */
     bool in_unknown;          /* the last id is that of an unknown run */
 };
-
-static bool pair_precedes(const struct pair *a, const struct pair *b)
-{
-    return a->score > b->score || (a->score == b->score && a->left < b->left);
-}
-
-static void heap_push(struct work *work, struct pair pair)
-{
-    size_t at = work->n_pairs++;
-    for (; at > 0 && pair_precedes(&pair, &work->heap[(at - 1) / 2]); at = (at - 1) / 2) {
-        work->heap[at] = work->heap[(at - 1) / 2];
-    }
-    work->heap[at] = pair;
-}
-
-static struct pair heap_pop(struct work *work)
-{
-    const struct pair top = work->heap[0], last = work->heap[--work->n_pairs];
-    size_t at = 0;
-    for (;;) {
-        size_t child = 2 * at + 1;
-        if (child + 1 < work->n_pairs &&
-            pair_precedes(&work->heap[child + 1], &work->heap[child])) {
-            child++;
-        }
-        if (child >= work->n_pairs || !pair_precedes(&work->heap[child], &last)) {
-            break;
-        }
-        work->heap[at] = work->heap[child];
-        at = child;
-    }
-    work->heap[at] = last;
-    return top;
-}
 
 /* Queues left and its right neighbour when together they are a token. */
 static void offer_pair(struct work *work, int32_t left)
@@ -232,7 +196,8 @@ static void offer_pair(struct work *work, int32_t left)
     const uint32_t n_bytes = first->n_bytes + work->symbols[right].n_bytes;
     const int32_t id = text_map_find(&work->spm->map, work->text + first->begin, n_bytes);
     if (id >= 0) {
-        heap_push(work, (struct pair){ work->tokenizer->scores[id], left, right, n_bytes, id });
+        merge_heap_push(&work->heap,
+                        (struct merge_pair){ -(double)work->tokenizer->scores[id], left, id, n_bytes });
     }
 }
 
@@ -257,16 +222,19 @@ static void split_characters(struct work *work)
 
 static void join_pairs(struct work *work)
 {
-    work->n_pairs = 0;
+    work->heap.n = 0;
     for (int32_t i = 0; i < work->n_symbols; i++) {
         offer_pair(work, i);
     }
-    while (work->n_pairs > 0) {
-        const struct pair pair = heap_pop(work);
-        struct symbol *left = &work->symbols[pair.left], *right = &work->symbols[pair.right];
+    while (work->heap.n > 0) {
+        const struct merge_pair pair = merge_heap_pop(&work->heap);
+        struct symbol *left = &work->symbols[pair.left];
+        if (left->n_bytes == 0 || left->next < 0) {
+            continue;
+        }
         /* Symbols only grow to the right or vanish: equal sums mean the very same two. */
-        if (left->n_bytes == 0 || right->n_bytes == 0 ||
-            left->n_bytes + right->n_bytes != pair.n_bytes) {
+        struct symbol *right = &work->symbols[left->next];
+        if (left->n_bytes + right->n_bytes != pair.n_bytes) {
             continue;
         }
         left->n_bytes = pair.n_bytes;
@@ -357,9 +325,9 @@ static enum status spm_encode(const struct tokenizer *tokenizer, struct segment 
     struct work work = { .tokenizer = tokenizer, .spm = spm, .sink = sink };
     work.text = mem_alloc(longest + 1, SPACE_MARK_BYTES);
     work.symbols = mem_alloc(longest + 1, sizeof *work.symbols);
-    work.heap = mem_alloc(2 * (longest + 1), sizeof *work.heap);
+    work.heap.pairs = mem_alloc(2 * (longest + 1), sizeof *work.heap.pairs);
     enum status status = STATUS_OK;
-    if (!work.text || !work.symbols || !work.heap) {
+    if (!work.text || !work.symbols || !work.heap.pairs) {
         status = status_fail(STATUS_NO_MEMORY, "no memory to tokenize %zu bytes of text", n_bytes);
         goto out;
     }
@@ -371,7 +339,7 @@ static enum status spm_encode(const struct tokenizer *tokenizer, struct segment 
         put_symbols(&work);
     }
 out:
-    mem_free(work.heap);
+    mem_free(work.heap.pairs);
     mem_free(work.symbols);
     mem_free(work.text);
     return status;
