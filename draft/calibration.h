@@ -1,7 +1,9 @@
 /* calibration: from what a source says of its own token to how often such tokens are accepted.
  *
- * A histogram over hints (0..1), each bucket an exponential average of acceptance that starts from a
- * prior of a few observations: what the hint says, read as a probability. A value; no memory of its own.
+ * A histogram over hints (0..1), each bucket an exponential average of acceptance. What a bucket does
+ * not know yet it takes from two opinions, the hint read as a probability and the mean of all tokens of
+ * the source, each with the weight it has earned: a source whose hints say nothing is found out after a
+ * few tokens, not after a few in every bucket. A value; all zeros is a fresh one; no memory of its own.
  * Source of the idea: SpecDec++ (2405.19715) and confidence scheduling: the length verified follows the
  * confidence of each token, not its place alone.
  */
@@ -14,6 +16,8 @@ enum { CALIBRATION_BUCKETS = 16 };
 struct calibration {
     float accepted[CALIBRATION_BUCKETS]; /* decayed counts */
     float seen[CALIBRATION_BUCKETS];
+    float all_accepted, all_seen;        /* of all tokens */
+    float hint_error, mean_error;        /* decayed sums of squares: acceptance less each opinion */
 };
 void calibration_init(struct calibration *calibration);
 /* A token with this hint was reached (all before it were right), and accepted or not. */
