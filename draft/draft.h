@@ -57,7 +57,8 @@ struct draft_ask {
     int32_t k_max;              /* length of the longest chain wanted; 0 = nothing, and no work for it */
     int32_t n_nodes_max;        /* nodes wanted, k_max for a chain */
     float stop_below;           /* a node whose whole path survives with less than this is not worth a row */
-    bool is_fixed;              /* exactly k_max were asked for: no policy says less */
+    bool is_fixed;              /* exactly fixed_k are wanted: no policy says more or less */
+    int32_t fixed_k;
     bool wants_prob;            /* rejection rule: draw with COIN_DRAFT, and say from what */
     struct draft_proposal proposal;
 };

@@ -81,6 +81,7 @@ static void fill_ask(struct scheduler *s, struct step_part *part, const struct w
     ask->table = seq->table;
     ask->k_max = ask->n_nodes_max = wish->n_proposed;
     ask->is_fixed = seq->request->k >= 0;
+    ask->fixed_k = wish->n_proposed;
     ask->stop_below = 0.0f;
     ask->wants_prob = s->options.rule == VERIFY_REJECTION;
     ask->proposal.n = 0;

@@ -256,6 +256,27 @@ static void give_fixed(struct policy *policy, struct draft_ask *asks, int32_t n_
     }
 }
 
+/* Requests that name their K get it, and nothing is cut in their company. */
+static void give_asked(struct policy *policy, struct draft_ask *asks, int32_t n_asks)
+{
+    policy->now.round = POLICY_ROUND_FIXED;
+    policy->now.n_lag = policy->now.n_drafting = policy->now.longest_k = 0; /* counted again */
+    for (int32_t i = 0; i < n_asks; i++) {
+        const int32_t k = asks[i].is_fixed ? asks[i].fixed_k : asks[i].k_max;
+        asks[i].n_nodes_max = k;
+        give(policy, &asks[i], k);
+    }
+}
+
+static int32_t n_fixed_of(const struct draft_ask *asks, int32_t n_asks)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < n_asks; i++) {
+        n += asks[i].is_fixed;
+    }
+    return n;
+}
+
 /* A sequence whose own averages say no, among others that are drafted for, gets a token to try with
  * every so often; less often, the more it has to catch up on. */
 static bool may_try(const struct policy *policy, struct policy_place *place, const struct draft_ask *ask,
@@ -448,10 +469,14 @@ void policy_plan(struct policy *policy, struct draft_ask *asks, int32_t n_asks, 
     if (n_asks == 0) {
         return;
     }
+    const int32_t n_fixed = n_fixed_of(asks, n_asks);
     if (policy->options.fixed_k >= 0) {
         give_fixed(policy, asks, n_asks);
-    } else {
+    } else if (n_fixed < n_asks) {
         plan_freely(policy, asks, n_asks, n_other_rows);
+    }
+    if (n_fixed > 0) {
+        give_asked(policy, asks, n_asks);
     }
 }
 
