@@ -1,5 +1,5 @@
-/* calibrate: how long a pass of so many rows takes on this machine, before the first request. The rows
- * are of no sequence: they read the pool's first page, zeros, and store nothing. */
+/* calibrate: how long passes of so many rows and drafts of so many tokens take on this machine, before the
+ * first request. The rows are of no sequence: they read the pool's first page, zeros, and store nothing. */
 #include "scheduler/private.h"
 
 enum { CALIBRATE_ROUNDS = 3 };
@@ -26,7 +26,7 @@ static int64_t time_pass(struct scheduler *s, struct calibration_pass *rows, int
     return status == STATUS_OK ? clock_now_ns() - begin_ns : 0;
 }
 
-void scheduler_calibrate(struct scheduler *s)
+static void calibrate_passes(struct scheduler *s)
 {
     struct calibration_pass rows = { .page = 0 };
     const int64_t begin_ns = clock_now_ns();
@@ -51,4 +51,56 @@ void scheduler_calibrate(struct scheduler *s)
             }
         }
     }
+}
+
+/* Chains after a short text of no meaning, in the first place, which nobody has yet. */
+static void draft_chains(struct scheduler *s, struct draft_ask *ask)
+{
+    static const int32_t lengths[] = { 1, 4, 2, 8 };
+    struct draft *draft = s->options.draft;
+    const int64_t begin_ns = clock_now_ns();
+    for (int round = 0; round < CALIBRATE_ROUNDS; round++) {
+        for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+            if (lengths[i] > s->options.k_max || (round > 0 && clock_now_ns() - begin_ns > CALIBRATE_BUDGET_NS)) {
+                continue;
+            }
+            ask->k_max = ask->n_nodes_max = lengths[i];
+            const int64_t from_ns = clock_now_ns();
+            draft->kind->propose(draft, ask, 1);
+            const int64_t ns = clock_now_ns() - from_ns;
+            if (round > 0 && ask->proposal.n == lengths[i]) { /* a chain cut short says nothing of its length */
+                policy_observe_draft(s->policy, lengths[i], ns);
+            }
+        }
+    }
+}
+
+static void calibrate_drafts(struct scheduler *s)
+{
+    enum { TEXT = 12, SEQ_ID = -1 };
+    int32_t tokens[TEXT + DRAFT_MAX_NODES];
+    struct sampling_params params;
+    struct kv_table *table = s->tables[0];
+    if (!s->options.draft->is_costly || s->options.context < TEXT + DRAFT_MAX_NODES + 1 ||
+        kv_table_reserve(table, TEXT + DRAFT_MAX_NODES + 1) != STATUS_OK) {
+        return;
+    }
+    sampling_params_defaults(&params);
+    for (int32_t i = 0; i < TEXT; i++) {
+        tokens[i] = (i + 1) % s->n_vocab;
+    }
+    kv_table_commit(table, TEXT);
+    kv_table_set_cached(table, TEXT - 1); /* of zeros */
+    struct draft_ask ask = { .place = 0, .seq_id = (uint64_t)SEQ_ID, .tokens = tokens, .n_tokens = TEXT,
+                             .n_prompt = TEXT, .params = &params, .table = table };
+    draft_chains(s, &ask);
+    s->options.draft->kind->forget(s->options.draft, &(struct draft_farewell){
+        .place = 0, .seq_id = ask.seq_id, .tokens = tokens, .n_tokens = TEXT, .n_prompt = TEXT });
+    kv_table_clear(table);
+}
+
+void scheduler_calibrate(struct scheduler *s)
+{
+    calibrate_passes(s);
+    calibrate_drafts(s);
 }

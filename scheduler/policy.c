@@ -114,6 +114,11 @@ void policy_observe_pass(struct policy *policy, int32_t n_rows, int64_t ns)
     policy_times_observe(&policy->verify, n_rows, ns);
 }
 
+void policy_observe_draft(struct policy *policy, int32_t k, int64_t ns)
+{
+    policy_times_observe(&policy->drafts[0], k, ns);
+}
+
 /* ---- plan ---- */
 static int32_t min_i32(int32_t a, int32_t b)
 {
@@ -224,7 +229,8 @@ static double lag_rounds_of(const struct policy *policy, const struct draft_ask 
 static void give(struct policy *policy, struct draft_ask *ask, int32_t k)
 {
     struct policy_place *place = policy_odds_place(&policy->odds, ask);
-    const int32_t n_nodes_max = policy->options.follows_hints ? ask->n_nodes_max : k; /* trim cuts them */
+    const bool is_cut = policy->options.follows_hints && policy->now.round == POLICY_ROUND_PAYS;
+    const int32_t n_nodes_max = is_cut ? ask->n_nodes_max : k; /* side branches only where trim has its say */
     ask->k_max = k;
     ask->n_nodes_max = k > 0 ? max_i32(n_nodes_max, k) : 0;
     ask->stop_below = 0.0f;

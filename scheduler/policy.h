@@ -62,6 +62,9 @@ struct policy_step {
 void policy_observe_step(struct policy *policy, const struct policy_step *step);
 /* One measured pass of n_rows, before any request (calibration at start). */
 void policy_observe_pass(struct policy *policy, int32_t n_rows, int64_t ns);
+/* One measured draft of a chain of k for one sequence, before any request: neither the first one, which
+ * touches memory for the first time, nor one that had to catch up. */
+void policy_observe_draft(struct policy *policy, int32_t k, int64_t ns);
 /* The sequence of this place has left. */
 void policy_forget(struct policy *policy, int32_t place);
 
