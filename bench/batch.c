@@ -36,9 +36,10 @@ static double predicted(const struct cell *cell, double agree)
 
 static enum status run_cell(struct td_engine *engine, struct cell *cell, int64_t n_tokens, int variant, bool counts)
 {
+    static uint64_t n_runs; /* a tenant each */
     struct run_result result;
     TRY(run_requests(engine, &(struct run_spec){ .batch = cell->batch, .n_tokens = n_tokens, .k = cell->k,
-                                                 .variant = variant }, &result));
+                                                 .variant = variant, .tenant = ++n_runs }, &result));
     if (counts) {
         samples_add(&cell->rates, result.tok_per_s);
         cell->sum.n_tokens += result.n_tokens;

@@ -65,6 +65,7 @@ static enum status submit(struct td_engine *engine, const struct run_spec *spec)
         request.ignore_eos = 1;
         request.want_text = 0;
         request.k = spec->k;
+        request.tenant = spec->tenant; /* a text seen before is no measure */
         TRY(run_said(td_submit(engine, &request, &id)));
     }
     return STATUS_OK;

@@ -24,6 +24,7 @@ struct run_spec {
     int32_t k;               /* of every request; < 0: as many as pay */
     float temperature;
     int variant;
+    uint64_t tenant;
 };
 struct run_result {
     double tok_per_s;        /* of all together, first tokens and prompts not counted */

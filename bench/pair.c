@@ -15,7 +15,8 @@ static enum status try_all(struct td_engine *engine, const struct bench_pair *pa
     for (int i = 0; i < pair->n_tries; i++) {
         struct run_result result;
         TRY(run_requests(engine, &(struct run_spec){ .batch = 1, .n_tokens = counts ? 48 : 16,
-                                                     .k = pair->tries[i].k, .variant = variant }, &result));
+                                                     .k = pair->tries[i].k, .variant = variant,
+                                                     .tenant = (uint64_t)(variant * PAIR_MAX_TRIES + i) }, &result));
         if (!counts) {
             continue;
         }

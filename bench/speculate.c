@@ -35,7 +35,7 @@ struct source_run {
     struct td_engine *engine;
     struct cell cells[MAX_CELLS];     /* the first is plain */
     int n_cells;
-    uint64_t digest;
+    uint64_t digest, n_runs;
 };
 
 static void add_counts(struct td_draft_counts *sum, const struct td_draft_counts *drafted)
@@ -54,7 +54,8 @@ static enum status repeat(struct source_run *run, int variant, bool counts)
         struct cell *cell = &run->cells[i];
         struct run_result result;
         TRY(run_requests(run->engine, &(struct run_spec){ .batch = 1, .n_tokens = run->pair->n_tokens,
-            .k = cell->k, .temperature = run->temperature, .variant = variant }, &result));
+            .k = cell->k, .temperature = run->temperature, .variant = variant,
+            .tenant = ++run->n_runs }, &result));
         plain = i == 0 ? result.tok_per_s : plain;
         run->digest = i == 0 ? result.digest : run->digest;
         if (result.digest != run->digest) {

@@ -13,8 +13,6 @@
 
 #include <string.h>
 
-enum { PREFIX_SALT = 0 }; /* one tree for all, as the target's */
-
 /* ---- places ---- */
 static void empty_place(struct model_place *place)
 {
@@ -48,7 +46,7 @@ static struct model_place *enter_place(struct model_draft *draft, const struct d
         place->epoch = ask->epoch;
     }
     if (kv_table_reserved_len(place->table) == 0) {
-        kv_prefix_attach(draft->prefix, PREFIX_SALT, ask->tokens, ask->n_tokens, place->table);
+        kv_prefix_attach(draft->prefix, ask->tenant, ask->tokens, ask->n_tokens, place->table);
     }
     settle_tail(place, ask->tokens, ask->n_tokens - 1);
     return place;
@@ -82,7 +80,7 @@ static void leave_place(struct model_draft *draft, const struct draft_chain *cha
     place->n_tail = n_fed - cached;
     ASSERT(place->n_tail >= 0 && place->n_tail < DRAFT_MAX_NODES);
     memcpy(place->tail, ask->tokens + cached, (size_t)place->n_tail * sizeof *place->tail);
-    kv_prefix_publish(draft->prefix, PREFIX_SALT, ask->tokens, place->table);
+    kv_prefix_publish(draft->prefix, ask->tenant, ask->tokens, place->table);
 }
 
 /* ---- the table of functions ---- */
@@ -139,7 +137,7 @@ static void model_draft_forget(struct draft *base, const struct draft_farewell *
     struct model_place *place = &draft->places[farewell->place];
     if (place->is_taken && place->seq_id == farewell->seq_id && place->epoch == farewell->epoch) {
         settle_tail(place, farewell->tokens, farewell->n_tokens);
-        kv_prefix_publish(draft->prefix, PREFIX_SALT, farewell->tokens, place->table);
+        kv_prefix_publish(draft->prefix, farewell->tenant, farewell->tokens, place->table);
     }
     empty_place(place);
     place->is_taken = false;

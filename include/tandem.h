@@ -149,6 +149,7 @@ struct td_request {
     int32_t logprobs;          /* -1 none, 0..20 alternatives per token */
     int32_t n;                 /* choices: n > 1 makes n requests that share the prompt's KV; events carry `choice` */
     int32_t k;                 /* tokens drafted a round; 0: plain decoding; < 0: the engine's way (default) */
+    uint64_t tenant;           /* computed prompts and learned texts are shared within a tenant alone (default 0) */
     int32_t priority;          /* higher first */
     int32_t want_text;         /* 1: events carry UTF-8 text (default), 0: ids only */
     void *user;                /* comes back in every event */

@@ -76,7 +76,7 @@ static void fill_ask(struct scheduler *s, struct step_part *part, const struct w
     ask->tokens = seq->tokens;
     ask->n_tokens = seq->n_tokens;
     ask->n_prompt = seq->request->n_prompt;
-    ask->tenant = 0;
+    ask->tenant = seq->request->tenant;
     ask->params = &seq->params;
     ask->table = seq->table;
     ask->k_max = ask->n_nodes_max = wish->n_proposed;

@@ -224,6 +224,7 @@ enum status request_create(const struct request_limits *limits, const struct td_
     request->context = limits->context;
     request->max_tokens = asked->max_tokens;
     request->k = asked->k;
+    request->tenant = asked->tenant;
     request->max_new = max_new_of(request);
     request->seed = asked->has_seed ? asked->seed : rng_os_seed();
     request->want_text = asked->want_text;

@@ -99,6 +99,7 @@ struct request {
     void *user;
     int32_t n_prompt, max_new;   /* max_new: within the context */
     int64_t max_tokens;          /* as asked; < 0 = none */
+    uint64_t tenant;             /* salt of what is shared */
     int32_t k;                   /* drafted a round; < 0: what the policy says */
     int32_t context;
     uint64_t seed;

@@ -15,7 +15,7 @@ void scheduler_add_news(struct scheduler *s, struct sequence *seq)
 void scheduler_publish(struct scheduler *s, struct sequence *seq)
 {
     if (s->prefix != NULL) {
-        kv_prefix_publish(s->prefix, 0, seq->tokens, seq->table);
+        kv_prefix_publish(s->prefix, seq->request->tenant, seq->tokens, seq->table);
     }
 }
 
@@ -94,7 +94,7 @@ static bool admit_first(struct scheduler *s)
     if (sibling != NULL) {
         fork_prompt(table, sibling);
     } else if (s->prefix != NULL) {
-        kv_prefix_attach(s->prefix, 0, seq->tokens, seq->n_tokens, table);
+        kv_prefix_attach(s->prefix, seq->request->tenant, seq->tokens, seq->n_tokens, table);
     }
     if (!reserve_admission(s, table, seq->n_tokens)) {
         kv_table_clear(table);
@@ -140,7 +140,8 @@ static void give_back_place(struct scheduler *s, struct sequence *seq, bool is_f
 {
     s->options.draft->kind->forget(s->options.draft, &(struct draft_farewell){
         .place = seq->table_idx, .seq_id = seq->id, .epoch = seq->epoch, .tokens = seq->tokens,
-        .n_tokens = seq->n_tokens, .n_prompt = seq->request->n_prompt, .is_finished = is_finished });
+        .n_tokens = seq->n_tokens, .n_prompt = seq->request->n_prompt, .tenant = seq->request->tenant,
+        .is_finished = is_finished });
     policy_forget(s->policy, seq->table_idx);
     kv_table_clear(seq->table);
     s->free_places[s->n_free_places++] = seq->table_idx;
