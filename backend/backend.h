@@ -367,6 +367,9 @@ float backend_exp_sum(const struct backend *backend, float *x, int64_t n, float 
 /* as rng_gumbel_fill, vectorised */
 void backend_gumbel(const struct backend *backend, uint64_t seed, uint32_t position, uint32_t first,
                     uint32_t n, float *noise);
+/* as rng_gumbel_fill_below_inline: the same but for noise of words from `limit` on, which may be -inf */
+void backend_gumbel_below(const struct backend *backend, uint64_t seed, uint32_t position, uint32_t first,
+                          uint32_t n, uint64_t limit, float *noise);
 /* One slot's K and V of one layer as floats, [n_kv_heads, head_dim] each (tests, digests). */
 void kv_store_read(const struct kv_store *store, int32_t layer, int32_t slot, float *k, float *v);
 /* Fills a page of every layer with NaN (tests: freed memory must not be read). */

@@ -6,6 +6,7 @@
 #ifndef BASE_RNG_H
 #define BASE_RNG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/mathx.h"
@@ -27,6 +28,12 @@ float rng_coin_uniform(uint64_t seed, enum coin_purpose purpose, uint32_t positi
 /* noise[i] = Gumbel noise of index first + i; `first` must be a multiple of 4. Vectorises. */
 void rng_gumbel_fill(uint64_t seed, enum coin_purpose purpose, uint32_t position, uint32_t first,
                      uint32_t n, float *noise /* [n] */);
+/* Where it is known that noise of a word of `limit` or more is of no use, it may come out as -inf: chunks
+ * of 64 ids without a smaller word (noise falls as words grow) are spared the logarithms. Of use are all
+ * below 2^32. */
+static inline void rng_gumbel_fill_below_inline(uint64_t seed, enum coin_purpose purpose,
+                                                uint32_t position, uint32_t first, uint32_t n,
+                                                uint64_t limit, float *noise /* [n] */);
 /* The same as rng_gumbel_fill, compiled into the caller with its instruction set. Chunks of
  * 64 ids lie on the stack by word (16 counters at a time), so that every loop runs over lanes. */
 static inline void rng_gumbel_fill_inline(uint64_t seed, enum coin_purpose purpose,
@@ -77,20 +84,35 @@ static inline void rng_chunk_words(uint64_t seed, enum coin_purpose purpose, uin
     }
 }
 
-static inline void rng_gumbel_fill_inline(uint64_t seed, enum coin_purpose purpose,
-                                          uint32_t position, uint32_t first, uint32_t n,
-                                          float *noise)
+static inline void rng_gumbel_fill_below_inline(uint64_t seed, enum coin_purpose purpose,
+                                                uint32_t position, uint32_t first, uint32_t n,
+                                                uint64_t limit, float *noise)
 {
     uint32_t word[RNG_CHUNK_IDS];
     float chunk[RNG_CHUNK_IDS];
     for (uint32_t done = 0; done < n; done += RNG_CHUNK_IDS) {
         rng_chunk_words(seed, purpose, position, (first + done) / 4, word);
+        uint32_t least = UINT32_MAX;
         for (int i = 0; i < RNG_CHUNK_IDS; i++) {
+            least = word[i] < least ? word[i] : least;
+        }
+        const bool spared = least >= limit;
+        for (int i = 0; spared && i < RNG_CHUNK_IDS; i++) {
+            chunk[i] = -MATHX_INF;
+        }
+        for (int i = 0; !spared && i < RNG_CHUNK_IDS; i++) {
             chunk[i] = mathx_gumbel(word[i]);
         }
         const uint32_t left = n - done;
         memcpy(noise + done, chunk, (left < RNG_CHUNK_IDS ? left : RNG_CHUNK_IDS) * sizeof *noise);
     }
+}
+
+static inline void rng_gumbel_fill_inline(uint64_t seed, enum coin_purpose purpose,
+                                          uint32_t position, uint32_t first, uint32_t n,
+                                          float *noise)
+{
+    rng_gumbel_fill_below_inline(seed, purpose, position, first, n, (uint64_t)1 << 32, noise);
 }
 
 #endif

@@ -4,8 +4,12 @@
  * Noise is dear and never above 23, so ids far below the best need none. They are passed over in
  * blocks of 256: `bound` is the noisy value of one kept id, and a block whose highest value + 23
  * stays below it cannot hold the winner, not even by a tie. Rounding keeps order, so the shortcut
- * changes no choice; tests/test_sampling.c compares it with the plain loop.
+ * changes no choice; tests/test_sampling.c compares it with the plain loop. In a block that may hold
+ * the winner most ids would need more noise than their word gives; words come before logarithms, and
+ * where none is small enough there are no logarithms to take.
  */
+#include <math.h>
+
 #include "sampling/row.h"
 
 enum { DRAW_BLOCK_IDS = 256, DRAW_FEW_IDS = 8 };
@@ -63,6 +67,19 @@ static float draw_bound(const struct sampling_coin *coin, const struct sampling_
     return noisy_value(coin, max / row->temperature, row->id == NULL ? i : row->id[i]);
 }
 
+/* Noise above `least` takes a word below this. v = 1 - exp(-exp(-noise)) is at most exp(-noise) and the
+ * word is 2^32 v; a hundredth more covers the rounding of noise (2 ulp) and of the sums it is part of,
+ * which `least` has room for. */
+static uint64_t word_limit(float bound, float high)
+{
+    const float room = 4e-7f * (fabsf(bound) + fabsf(high));
+    const float least = (bound - high) - room;
+    if (!(least > 0.0f)) { /* or no number: all of them */
+        return (uint64_t)1 << 32;
+    }
+    return (uint64_t)(mathx_exp(-least) * 4294967296.0f * 1.01f) + 64;
+}
+
 int32_t sampling_draw(const struct backend *backend, const struct sampling_coin *coin,
                       const struct sampling_row *row)
 {
@@ -79,8 +96,8 @@ int32_t sampling_draw(const struct backend *backend, const struct sampling_coin 
                                * DRAW_BLOCK_IDS;
         const bool few = end - begin <= DRAW_FEW_IDS;
         if (!few) {
-            backend_gumbel(backend, coin->seed, (uint32_t)coin->position, (uint32_t)first_id,
-                           DRAW_BLOCK_IDS, noise);
+            backend_gumbel_below(backend, coin->seed, (uint32_t)coin->position, (uint32_t)first_id,
+                                 DRAW_BLOCK_IDS, word_limit(bound, high), noise);
         }
         for (int32_t i = begin; i < end; i++) {
             const int32_t id = row->id == NULL ? i : row->id[i];

@@ -58,7 +58,8 @@ struct cpu_kernels {
     void (*to_f16)(const float *x, int32_t n, uint16_t *out);
     int32_t (*argmax)(const float *x, int64_t n, bool *bad);
     float (*exp_sum)(float *x, int64_t n, float max);
-    void (*gumbel)(uint64_t seed, uint32_t position, uint32_t first, uint32_t n, float *noise);
+    void (*gumbel)(uint64_t seed, uint32_t position, uint32_t first, uint32_t n, uint64_t limit,
+                   float *noise);
     /* ---- attention_*.c ---- */
     void (*attention)(const struct attention_job *job);
     /* ---- roof_*.c ---- : each runs `iterations` rounds and returns the work done */

@@ -329,7 +329,13 @@ float backend_exp_sum(const struct backend *backend, float *x, int64_t n, float 
 void backend_gumbel(const struct backend *backend, uint64_t seed, uint32_t position, uint32_t first,
                     uint32_t n, float *noise)
 {
+    backend_gumbel_below(backend, seed, position, first, n, (uint64_t)1 << 32, noise);
+}
+
+void backend_gumbel_below(const struct backend *backend, uint64_t seed, uint32_t position, uint32_t first,
+                          uint32_t n, uint64_t limit, float *noise)
+{
     const unsigned int mode = cpu_float_mode_enter();
-    backend->kernels->gumbel(seed, position, first, n, noise);
+    backend->kernels->gumbel(seed, position, first, n, limit, noise);
     cpu_float_mode_restore(mode);
 }

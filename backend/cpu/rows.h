@@ -20,7 +20,7 @@ static const float ROWS_AMAX_MIN = 0x1p-100f; /* a block with less counts as zer
     int32_t rows_argmax_##suffix(const float *x, int64_t n, bool *bad);                            \
     float rows_exp_sum_##suffix(float *x, int64_t n, float max);                                   \
     void rows_gumbel_##suffix(uint64_t seed, uint32_t position, uint32_t first, uint32_t n,        \
-                              float *noise);
+                               uint64_t limit, float *noise);
 
 ROWS_DECLARE(scalar)
 ROWS_DECLARE(fma)

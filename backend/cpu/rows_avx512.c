@@ -57,7 +57,8 @@ int32_t rows_argmax_avx512(const float *x, int64_t n, bool *bad) { return rows_a
 
 float rows_exp_sum_avx512(float *x, int64_t n, float max) { return rows_exp_sum(x, n, max); }
 
-void rows_gumbel_avx512(uint64_t seed, uint32_t position, uint32_t first, uint32_t n, float *noise)
+void rows_gumbel_avx512(uint64_t seed, uint32_t position, uint32_t first, uint32_t n, uint64_t limit,
+                        float *noise)
 {
-    rng_gumbel_fill_inline(seed, COIN_TARGET, position, first, n, noise);
+    rng_gumbel_fill_below_inline(seed, COIN_TARGET, position, first, n, limit, noise);
 }

@@ -113,7 +113,8 @@ float KERNEL(rows_exp_sum)(float *x, int64_t n, float max)
     return rows_tree_sum(partial);
 }
 
-void KERNEL(rows_gumbel)(uint64_t seed, uint32_t position, uint32_t first, uint32_t n, float *noise)
+void KERNEL(rows_gumbel)(uint64_t seed, uint32_t position, uint32_t first, uint32_t n, uint64_t limit,
+                         float *noise)
 {
-    rng_gumbel_fill(seed, COIN_TARGET, position, first, n, noise);
+    rng_gumbel_fill_below_inline(seed, COIN_TARGET, position, first, n, limit, noise);
 }
