@@ -585,7 +585,9 @@ static void observe_decode(struct policy *policy, const struct policy_step *step
     const double loss = policy->now.longest_k == 0 ? 0.0 : (round_ns - worth_ns) / plain_ns;
     policy->plain_ns = policy->plain_ns * RECENT + worth_ns;
     policy->spent_ns = policy->spent_ns * RECENT + round_ns;
-    account(policy, loss, round_ns / plain_ns);
+    if (policy->now.round != POLICY_ROUND_FIXED) { /* what others asked for is no loss of its own */
+        account(policy, loss, round_ns / plain_ns);
+    }
     space_probes(policy, loss, step->n_committed - step->n_seqs);
     policy->n_since_probe += policy->n_since_probe < INT32_MAX;
     if (policy->now.longest_k == 0) {
