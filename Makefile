@@ -96,12 +96,15 @@ FUZZ_SRC     := $(wildcard fuzz/fuzz_*.c)
 REPLAYS      := $(patsubst fuzz/fuzz_%.c,$(BUILD)/fuzz/replay_%,$(FUZZ_SRC))
 FUZZERS      := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
 CORE_CHECK   := $(BUILD)/tests/core/core_link
+EQUIVALENCE  := $(BUILD)/tests/equivalence/equivalence
+EQUIVALENCE_SRC := $(wildcard tests/equivalence/*.c)
+EQUIVALENCE_OBJ := $(call obj,$(filter-out %/main.c,$(EQUIVALENCE_SRC)))
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: help deps deps-fuzz all run bench test test-build test-run test-sanitize layers fuzz \
-        fuzz-build install clean FORCE
+        fuzz-build install clean equivalence FORCE
 
 ##@ Use
 help: ## this page
@@ -144,6 +147,10 @@ test-sanitize: deps ## the suites again under address + undefined, then thread s
 	@for san in address thread; do \
 	    TANDEM_TEST_QUICK=1 $(MAKE) --no-print-directory SAN=$$san test || failed=1; \
 	done; test -z "$$failed"
+
+equivalence: deps ## every draft, K, batch, page size and lack of pages against plain decoding: ARGS=--quick
+	$(SUBMAKE) -s $(EQUIVALENCE)
+	@$(EQUIVALENCE) $(ARGS)
 
 layers: ## include direction, doors, sizes and forbidden calls, by tools/check_layers
 	@tools/check_layers
@@ -194,10 +201,16 @@ $(TANDEM): $(call obj,$(CLI_SRC)) $(LIB)
 # One test program per file tests/test_NAME.c. TEST_OBJ: what one of them needs of the program itself.
 $(BUILD)/tests/test_conversion: TEST_OBJ := $(call obj,$(filter-out cli/main.c,$(CLI_SRC)))
 $(BUILD)/tests/test_conversion: $(call obj,$(filter-out cli/main.c,$(CLI_SRC)))
+$(BUILD)/tests/test_equivalence: TEST_OBJ := $(EQUIVALENCE_OBJ)
+$(BUILD)/tests/test_equivalence: $(EQUIVALENCE_OBJ)
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(call obj,$(TEST_SUPPORT)) $(LIB)
 	$(call say,link,$@)
 	$(SHOW)$(CC) $(CFLAGS_ALL) $< $(call obj,$(TEST_SUPPORT)) $(TEST_OBJ) $(LIB) -o $@ \
 	    $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI) -lcmocka
+
+$(EQUIVALENCE): $(call obj,$(EQUIVALENCE_SRC)) $(BUILD)/tests/golden.o $(LIB)
+	$(call say,link,$@)
+	$(SHOW)$(CC) $(CFLAGS_ALL) $(call obj,$(EQUIVALENCE_SRC)) $(BUILD)/tests/golden.o $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT) -lcmocka
 
 $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIB)
 	$(call say,link,$@)

@@ -96,6 +96,7 @@ struct td_draft_counts {
 struct td_engine_stats {
     uint64_t steps, target_passes, rows, committed_tokens, prompt_tokens, prefix_hit_tokens;
     uint64_t preemptions, cancelled, finished, failed;
+    uint64_t page_copies;      /* KV pages copied on write, the only KV bytes that ever move */
     uint64_t scheduler_cpu_ns; /* step thread's CPU time outside passes and sampling */
     uint64_t pass_ns;          /* wall time inside target passes */
     struct td_draft_counts drafted;

@@ -66,6 +66,7 @@ static void copy_pages(struct scheduler *s)
 {
     if (s->n_copies > 0) {
         s->options.target->kind->copy(s->options.target, s->copies, s->n_copies);
+        s->stats.page_copies += (uint64_t)s->n_copies;
     }
 }
 
