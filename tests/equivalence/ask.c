@@ -4,7 +4,7 @@
 #include "base/base.h"
 #include "tests/equivalence/equivalence.h"
 
-enum { ENGINE_BATCH = 16, SPARE_PAGES = 3 };
+enum { ENGINE_BATCH = 16, SPARE_PAGES = 1 };
 static const int64_t WAIT_NS = INT64_C(300000000000); /* nothing here takes five minutes: it hangs */
 
 /* ---- engines ---- */

@@ -51,7 +51,7 @@ struct subjects {
 void subjects_find(struct subjects *subjects);
 
 /* ---- questions ---- */
-enum { MAX_QUESTIONS = 16, MAX_CHOICES = 2, MAX_PROMPT = 2304, MAX_ANSWER = 64, TEXT_CAP = 1024 };
+enum { MAX_QUESTIONS = 16, MAX_CHOICES = 2, MAX_PROMPT = 2304, MAX_ANSWER = 136, TEXT_CAP = 2048 };
 struct question {
     struct td_request request;       /* points into the rest */
     int32_t ids[MAX_PROMPT], stop_id;

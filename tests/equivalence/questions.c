@@ -55,11 +55,11 @@ static void fill_sampling(struct td_request *request, int32_t idx)
 static void fill_rest(struct question *question, int32_t idx, bool has_text)
 {
     struct td_request *request = &question->request;
-    request->max_tokens = 12 + (idx * 11) % 45;
+    request->max_tokens = idx % 4 == 0 ? 130 : 12 + (idx * 11) % 45; /* some outgrow the pages they came in with */
     request->logprobs = idx % 4 == 3 ? idx % 3 : -1;
     request->n = idx % 8 == 6 ? 2 : 1;
     request->priority = idx % 5 == 1 ? 1 : 0;
-    request->ignore_eos = idx % 2;
+    request->ignore_eos = idx % 4 != 2;
     request->want_text = has_text;
     if (idx % 6 == 1) {
         question->biases[0] = (struct td_bias){ 9, 2.5f };

@@ -29,6 +29,7 @@ static void add_default(struct subjects *subjects)
     struct subject *subject = add(subjects, "stories15M", "models/stories15M.Q8_0.gguf");
     subject->drafts[4] = "models/stories-draft.gguf";
     subject->drafts[5] = "models/stories-draft.gguf,suffix";
+    subject->drafts[3] = "layerskip:5";
     subject->has_text = true;
     subject->context = 256;
     subject->lengths = SHORT;
