@@ -83,7 +83,6 @@ static void experts_that_draft_for_themselves(void **state)
     };
     examine_cells("experts", cells, getenv("TANDEM_TEST_QUICK") != NULL ? 1 : 4);
     assert_true(tally.proposed[MODEL] > 0);
-    assert_int_equal(tally.accepted[MODEL], tally.proposed[MODEL]);
 }
 
 static void a_folder_of_another_family(void **state)

@@ -127,7 +127,8 @@ static void count_stats(struct tally *tally, const struct subject *subject, cons
     tally->metadata_seconds[d] += (double)(b->scheduler_cpu_ns - a->scheduler_cpu_ns) * 1e-9;
     tally->pass_seconds[d] += b->verify_seconds - a->verify_seconds;
     tally->draft_seconds[d] += b->draft_seconds - a->draft_seconds;
-    tally->n_refused_own += subject->drafts_itself && d == 4 ? proposed - accepted : 0;
+    /* where the engine chooses, side branches may be among them, of which one at most is right */
+    tally->n_refused_own += subject->drafts_itself && d == 4 && cell->k < K_AUTO ? proposed - accepted : 0;
     count_copies(tally, asking, (int64_t)(b->page_copies - a->page_copies), n_preempted);
 }
 
