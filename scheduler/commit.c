@@ -207,13 +207,22 @@ void scheduler_commit_part(struct scheduler *s, struct step_part *part)
     }
 }
 
+/* Rows of a prompt, or of a text computed again after a preemption; what a side branch left to feed is part
+ * of decoding. */
+static int32_t n_prompt_rows(const struct scheduler *s, const struct step_part *part)
+{
+    const int32_t n = part->n_rows - part->n_logits;
+    const bool decoded_before = sequence_n_generated(part->seq) > part->n_committed;
+    return part->ask != NULL && decoded_before && n <= s->options.k_max ? 0 : n;
+}
+
 void scheduler_observe_step(struct scheduler *s)
 {
     struct policy_step step = { .longest_k = s->longest_k, .draft_ns = s->draft_ns,
                                 .verify_ns = s->verify_ns };
     for (int32_t i = 0; i < s->n_parts; i++) {
         const struct step_part *part = &s->parts[i];
-        const int32_t n_other_rows = part->n_rows - part->n_logits;
+        const int32_t n_other_rows = n_prompt_rows(s, part);
         step.n_rows += part->n_rows;
         step.n_other_rows += n_other_rows;
         step.n_seqs += part->ask != NULL && n_other_rows == 0;
