@@ -19,9 +19,11 @@ struct cell {
     struct run_result sum;
 };
 
+/* agree < 0: not planted; what was accepted of first proposals stands in for it. */
 static double predicted(const struct cell *cell, double agree)
 {
     const struct run_result *sum = &cell->sum;
+    agree = agree < 0 ? run_first_acceptance(&sum->drafted) : agree;
     const double seconds = sum->draft_seconds + sum->verify_seconds;
     if (sum->n_passes == 0 || seconds <= 0) {
         return 0;
@@ -59,7 +61,7 @@ static enum status write_cell(const struct bench_options *options, const struct 
     json_t *k = cell->k < 0 ? json_string("auto") : json_integer(cell->k);
     json_t *which = json_pack("{s:i,s:o,s:f,s:f,s:f,s:f,s:b}", "batch", cell->batch, "k", k, "agree", agree,
         "agreement", run_first_acceptance(&cell->sum.drafted), "mean_length", run_mean_length(&cell->sum.drafted),
-        "times_batch_1", samples_median(&cell->rates) / samples_median(&plain_one->rates), "synthetic_pair", 1);
+        "times_batch_1", samples_median(&cell->rates) / samples_median(&plain_one->rates), "synthetic_pair", agree >= 0);
     return line_write(options, &(struct line){
         .bench = "batch", .unit = "tok/s", .which = which, .better = HIGHER, .values = &cell->rates,
         .bound = predicted(cell, agree), .isa = isa, .seed = 1 });
@@ -124,6 +126,9 @@ enum status bench_batch(const struct bench_options *options)
         { "synth:pair=llama-1b,q8_0,agree=0.6,seed=1", 0.6 },
         { "synth:pair=llama-1b,q8_0,agree=1,seed=1", 1.0 },
     };
+    if (options->target != NULL) {
+        return measure_pair(options, options->target, -1);
+    }
     if (options->quick) {
         return measure_pair(options, "synth:pair=llama-1b,q8_0,layers=2,vocab=8192,agree=0.8,seed=1", 0.8);
     }

@@ -32,6 +32,28 @@ check "verbs not built are refused" says 1 "not built yet" serve
 check "a draft that is not there is refused" says 1 "there is no draft" run --draft model.gguf -p a
 check "drafts elsewhere are not built yet" says 1 "not built yet" run --draft tcp://host:1 -p a
 check "k is a number or auto" says 2 "auto or a number" run -p a --k many
+# ---- drafts ----
+digest_of() { "$tandem" run -p "$story" -n 40 --ignore-eos "$@" --json 2>"$dir/err" | sed -n 's/.*"logits_digest":"\([0-9a-f]*\)".*/\1/p'; }
+plain_digest=$(digest_of --draft none)
+same_text() { [ -n "$plain_digest" ] && [ "$(digest_of "$@")" = "$plain_digest" ]; }
+check "default draft, same digest" same_text
+check "ngram, same digest" same_text --draft ngram --k 4
+check "suffix, same digest" same_text --draft suffix --k 4
+check "layerskip, same digest" same_text --draft layerskip:3 --k 2
+check "two drafts, same digest" same_text --draft suffix,models/stories-draft.gguf --k 3
+check "few ids, same digest" same_text --draft-vocab 600 --k 3
+check "rejection at temperature 0, same digest" same_text --verify rejection --k 3
+check "too many layers to skip" says 1 "from 1 to 6 layers" run --draft layerskip:9 -p a
+check "a draft of another vocabulary" says 1 "vocabular" run --draft synth:tiny,q8_0 -p a
+check "a draft twice" says 1 "one draft model" run --draft models/stories-draft.gguf,models/stories-draft.gguf -p a
+check "none among others" says 1 "stand alone" run --draft ngram,none -p a
+check "no such list of ids" says 1 "nowhere" run --draft-vocab "$dir/nowhere" -p a
+explained() {
+    "$tandem" run -p "$story" -n 30 --k 4 --explain >"$dir/out" 2>"$dir/err" </dev/null || return 1
+    grep -q '{model:' "$dir/out" && grep -q 'the rest is the target' "$dir/err" && grep -q 'by position' "$dir/err"
+}
+check "explain shows who guessed what" explained
+
 check "unknown bench names the nearest" says 2 "'decode'" bench decod
 check "logits needs ids and out" says 2 "--ids" logits
 environment() { TANDEM_THREADS=many says 2 "TANDEM_THREADS" run -p a; }
@@ -340,7 +362,7 @@ bench_fields() {
         out_has "\"$key\":" || { echo "    no $key"; return 1; }
     done
 }
-for name in decode rows prefill scheduler memory; do
+for name in decode rows prefill scheduler memory speculate batch; do
     check "bench $name has every field" bench_fields $name
 done
 # Of experts a token reads those it uses: 1 340 928 bytes of this model's 2.96 MB. The bound says how many
