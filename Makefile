@@ -7,7 +7,12 @@
 ifeq ($(origin CC),default)
 CC      := gcc
 endif
+ifeq ($(origin CXX),default)
+CXX     := g++
+endif
 AR      ?= ar
+CUDA    ?=
+NVCC    ?= nvcc
 SAN     ?=
 DEBUG   ?=
 WERROR  ?=
@@ -55,6 +60,16 @@ LDLIBS    := -lm -pthread
 LIBS_TEXT := -Wl,--as-needed -lpcre2-8 -lutf8proc -ljansson # tokenizers and model folders
 LIBS_CLI  := -ljansson
 
+# Device code, backend/cuda: compiled by nvcc with CUDA=1; by $(CXX) for the emulation of the tests, which
+# no sanitizer of threads can follow from stack to stack.
+CFLAGS_SIMT := -std=c++17 $(if $(DEBUG),-O0,-O2) -g -I. -Itests/simt/include -MMD -MP -Wall -Wextra -Wshadow \
+               $(if $(filter -Werror,$(CFLAGS_WARN)),-Werror) -Wno-unknown-pragmas $(CFLAGS_NUM) \
+               -fno-exceptions -fno-rtti -fno-threadsafe-statics $(if $(filter-out thread,$(SAN)),$(CFLAGS_SAN_$(SAN)))
+# IEEE rounding, fused where the source says so. Native code for sm_80 and sm_90, PTX for what comes after.
+CFLAGS_CUDA := -std=c++17 -O3 -lineinfo -I. --fmad=false --ftz=false --prec-div=true --prec-sqrt=true \
+               --Werror all-warnings -Xcompiler -Wall,-ffp-contract=off \
+               -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
+
 # Instruction sets per file, chosen at run time.
 ISA_FLAGS_scalar :=
 ISA_FLAGS_fma    := -mavx2 -mfma -mf16c -fno-tree-vectorize
@@ -91,6 +106,13 @@ TEST_SRC     := $(wildcard tests/test_*.c)
 TEST_SUPPORT := $(filter-out $(TEST_SRC),$(wildcard tests/*.c))
 TESTS        := $(patsubst %.c,$(BUILD)/%,$(TEST_SRC))
 TEST_SCRIPTS := $(wildcard tests/test_*.sh)
+CUDA_SRC     := $(wildcard backend/cuda/*.cu)
+CUDA_OBJ     := $(patsubst %.cu,$(BUILD)/%.o,$(CUDA_SRC)) $(call obj,$(wildcard backend/cuda/*.c))
+SIMT_TESTS   := $(filter $(BUILD)/tests/test_simt%,$(TESTS))
+SIMT_OBJ     := $(patsubst %.cu,$(BUILD)/simt/%.o,$(CUDA_SRC) $(wildcard tests/simt/*.cu)) \
+                $(patsubst %.cpp,$(BUILD)/simt/%.o,$(wildcard tests/simt/*.cpp)) \
+                $(call obj,$(wildcard backend/cuda/*.c tests/simt/*.c))
+HAVE_CXX     := $(shell command -v $(CXX) 2>/dev/null)
 EXAMPLES     := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 FUZZ_SRC     := $(wildcard fuzz/fuzz_*.c)
 REPLAYS      := $(patsubst fuzz/fuzz_%.c,$(BUILD)/fuzz/replay_%,$(FUZZ_SRC))
@@ -132,7 +154,7 @@ install: ## program, libraries, header and default model to PREFIX (/usr/local)
 deps: ## install the libraries that are missing (Debian and its kin, with sudo unless root)
 	@CC='$(CC)' tools/deps build
 
-all: $(TANDEM) $(CORE_LIB) ## the program and both libraries, in build/<variant>/
+all: $(TANDEM) $(CORE_LIB) $(if $(CUDA),$(CUDA_OBJ)) ## program and libraries, in build/<variant>/; CUDA=1: device code too
 
 clean: ## remove build/
 	rm -rf build
@@ -173,7 +195,7 @@ fuzz-build: $(FUZZERS)
 # Rewritten only when its content changes, so that objects depend on the flags they were built with.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(CC) $(CFLAGS_ALL) | $(ISA_FLAGS_fma) | $(ISA_FLAGS_avx2) | $(ISA_FLAGS_avx512)' > $@.new
+	@printf '%s\n' '$(CC) $(CFLAGS_ALL) | $(ISA_FLAGS_fma) | $(ISA_FLAGS_avx2) | $(ISA_FLAGS_avx512) | $(CXX) $(CFLAGS_SIMT) | $(CFLAGS_CUDA)' > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # The commit that a result was measured at; "unknown" outside a checkout.
@@ -211,6 +233,30 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(call obj,$(TEST_SUPPORT)) $(LIB
 $(EQUIVALENCE): $(call obj,$(EQUIVALENCE_SRC)) $(BUILD)/tests/golden.o $(LIB)
 	$(call say,link,$@)
 	$(SHOW)$(CC) $(CFLAGS_ALL) $(call obj,$(EQUIVALENCE_SRC)) $(BUILD)/tests/golden.o $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT) -lcmocka
+
+# Device code runs in an emulation. Linked as C: nothing of C++'s library is used.
+ifneq ($(HAVE_CXX),)
+$(SIMT_TESTS): TEST_OBJ := $(SIMT_OBJ)
+$(SIMT_TESTS): $(SIMT_OBJ)
+else
+$(SIMT_TESTS): FORCE
+	@mkdir -p $(@D)
+	@printf '#!/bin/sh\necho "ok - $(@F) # SKIP no C++ compiler to run device code with"\n' > $@
+	@chmod +x $@
+endif
+define simt_compile
+@mkdir -p $(@D)
+$(call say,simt,$<)
+$(SHOW)$(CXX) $(CFLAGS_SIMT) -x c++ -c $< -o $@
+endef
+$(BUILD)/simt/%.o: %.cu $(BUILD)/flags
+	$(simt_compile)
+$(BUILD)/simt/%.o: %.cpp $(BUILD)/flags
+	$(simt_compile)
+$(BUILD)/%.o: %.cu $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,nvcc,$<)
+	$(SHOW)$(NVCC) $(CFLAGS_CUDA) -MD -MF $(@:.o=.d) -c $< -o $@
 
 $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIB)
 	$(call say,link,$@)

@@ -11,14 +11,21 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline float mathx_from_bits(uint32_t bits)
+/* How a function is declared that device code compiles too. */
+#ifdef __CUDACC__
+#define MATHX_FN static __host__ __device__ inline
+#else
+#define MATHX_FN static inline
+#endif
+
+MATHX_FN float mathx_from_bits(uint32_t bits)
 {
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-static inline uint32_t mathx_to_bits(float value)
+MATHX_FN uint32_t mathx_to_bits(float value)
 {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -29,17 +36,24 @@ static inline uint32_t mathx_to_bits(float value)
 #define MATHX_NAN (__builtin_nanf(""))
 
 /* fused multiply-add: one rounding */
-static inline float mathx_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+MATHX_FN float mathx_fma(float a, float b, float c)
+{
+#ifdef __CUDA_ARCH__
+    return __fmaf_rn(a, b, c);
+#else
+    return __builtin_fmaf(a, b, c);
+#endif
+}
 
 /* Nearest integer, ties to even, for |x| < 2^22: adding 1.5 * 2^23 leaves no fraction bits. */
-static inline float mathx_rint_small(float x)
+MATHX_FN float mathx_rint_small(float x)
 {
     const float magic = 12582912.0f;
     return (x + magic) - magic;
 }
 
 /* e^x. Above 88.7228 +inf; below -103.98 0; subnormal results are rounded once; NaN stays NaN. */
-static inline float mathx_exp(float x)
+MATHX_FN float mathx_exp(float x)
 {
     const float lo = -104.0f, hi = 89.0f;
     float xc = x > lo ? x : lo; /* NaN becomes lo here and comes back at the end */
@@ -64,7 +78,7 @@ static inline float mathx_exp(float x)
 }
 
 /* ln x for x > 0; 0 gives -inf, negative NaN, +inf +inf. Subnormals are scaled first. */
-static inline float mathx_log(float x)
+MATHX_FN float mathx_log(float x)
 {
     const float tiny = 1.17549435e-38f;
     const float xs = x < tiny ? x * 8388608.0f : x;
@@ -98,7 +112,7 @@ static inline float mathx_log(float x)
 }
 
 /* ln(1 + x) for x > -1: log of the rounded sum, corrected by what the rounding lost. */
-static inline float mathx_log1p(float x)
+MATHX_FN float mathx_log1p(float x)
 {
     const float u = 1.0f + x;
     const float d = u - 1.0f;
@@ -109,7 +123,7 @@ static inline float mathx_log1p(float x)
 }
 
 /* 1 / (1 + e^-x); written with e^-|x|, which cannot overflow, so that small values stay exact. */
-static inline float mathx_sigmoid(float x)
+MATHX_FN float mathx_sigmoid(float x)
 {
     const float e = mathx_exp(x < 0.0f ? x : -x);
     const float above = x < 0.0f ? e : 1.0f, below = 1.0f + e;
@@ -121,10 +135,10 @@ static inline float mathx_sigmoid(float x)
 }
 
 /* x / (1 + e^-x) as it stands: below -88.7 the divisor is +inf and the result -0 (true: -3e-37). */
-static inline float mathx_silu(float x) { return x / (1.0f + mathx_exp(-x)); }
+MATHX_FN float mathx_silu(float x) { return x / (1.0f + mathx_exp(-x)); }
 
 /* Gumbel noise of a 32-bit coin: v = min(fma(x, 2^-32, 2^-33), 1 - 2^-24), -log(-log1p(-v)). */
-static inline float mathx_gumbel(uint32_t word)
+MATHX_FN float mathx_gumbel(uint32_t word)
 {
     const float v0 = mathx_fma((float)word, 2.3283064365386963e-10f, 1.1641532182693481e-10f);
     const float top = 0.999999940395355224609375f;
@@ -133,7 +147,7 @@ static inline float mathx_gumbel(uint32_t word)
 }
 
 /* IEEE half <-> single; to half rounds to nearest even. bfloat16 widens by shifting. */
-static inline float mathx_f16_to_f32(uint16_t half)
+MATHX_FN float mathx_f16_to_f32(uint16_t half)
 {
     const uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
     const uint32_t body = (uint32_t)(half & 0x7fffu) << 13;
@@ -150,7 +164,7 @@ static inline float mathx_f16_to_f32(uint16_t half)
     return mathx_from_bits(mathx_to_bits(value) | sign);
 }
 
-static inline uint16_t mathx_f32_to_f16(float value)
+MATHX_FN uint16_t mathx_f32_to_f16(float value)
 {
     const uint32_t bits = mathx_to_bits(value);
     const uint32_t sign = (bits >> 16) & 0x8000u;
@@ -169,7 +183,7 @@ static inline uint16_t mathx_f32_to_f16(float value)
     return (uint16_t)(half | sign);
 }
 
-static inline float mathx_bf16_to_f32(uint16_t brain)
+MATHX_FN float mathx_bf16_to_f32(uint16_t brain)
 {
     return mathx_from_bits((uint32_t)brain << 16);
 }

@@ -55,7 +55,7 @@ static inline uint64_t rng_mix64(uint64_t x)
 enum { RNG_CHUNK_COUNTERS = 16, RNG_CHUNK_IDS = 4 * RNG_CHUNK_COUNTERS };
 
 /* One round on one counter; `round` is a constant wherever this is written out. */
-static inline struct philox_block rng_round(struct philox_block c, uint64_t seed, uint32_t round)
+MATHX_FN struct philox_block rng_round(struct philox_block c, uint64_t seed, uint32_t round)
 {
     const uint64_t product0 = (uint64_t)c.word[0] * 0xd2511f53u;
     const uint64_t product1 = (uint64_t)c.word[2] * 0xcd9e8d57u;
@@ -63,7 +63,17 @@ static inline struct philox_block rng_round(struct philox_block c, uint64_t seed
     const uint32_t key1 = (uint32_t)(seed >> 32) + round * 0xbb67ae85u; /* sqrt 3, less 1 */
     const uint32_t word0 = (uint32_t)(product1 >> 32) ^ c.word[1] ^ key0;
     const uint32_t word2 = (uint32_t)(product0 >> 32) ^ c.word[3] ^ key1;
-    return (struct philox_block){ { word0, (uint32_t)product1, word2, (uint32_t)product0 } };
+    const struct philox_block next = { { word0, (uint32_t)product1, word2, (uint32_t)product0 } };
+    return next;
+}
+
+/* The ten rounds written out: a loop here would keep one around it from becoming vectors. */
+MATHX_FN struct philox_block rng_rounds(struct philox_block c, uint64_t seed)
+{
+    c = rng_round(rng_round(rng_round(c, seed, 0), seed, 1), seed, 2);
+    c = rng_round(rng_round(rng_round(c, seed, 3), seed, 4), seed, 5);
+    c = rng_round(rng_round(rng_round(c, seed, 6), seed, 7), seed, 8);
+    return rng_round(c, seed, 9);
 }
 
 /* words of ids 4 * block .. 4 * block + 63, in order */
@@ -71,12 +81,8 @@ static inline void rng_chunk_words(uint64_t seed, enum coin_purpose purpose, uin
                                    uint32_t block, uint32_t word[RNG_CHUNK_IDS])
 {
     for (uint32_t i = 0; i < RNG_CHUNK_COUNTERS; i++) {
-        struct philox_block c = { { block + i, position, (uint32_t)purpose, 0 } };
-        /* Written out: a loop inside would keep the one outside from becoming vectors. */
-        c = rng_round(rng_round(rng_round(c, seed, 0), seed, 1), seed, 2);
-        c = rng_round(rng_round(rng_round(c, seed, 3), seed, 4), seed, 5);
-        c = rng_round(rng_round(rng_round(c, seed, 6), seed, 7), seed, 8);
-        c = rng_round(c, seed, 9);
+        const struct philox_block counter = { { block + i, position, (uint32_t)purpose, 0 } };
+        const struct philox_block c = rng_rounds(counter, seed);
         word[4 * i] = c.word[0];
         word[4 * i + 1] = c.word[1];
         word[4 * i + 2] = c.word[2];
@@ -104,7 +110,7 @@ static inline void rng_gumbel_fill_below_inline(uint64_t seed, enum coin_purpose
             chunk[i] = mathx_gumbel(word[i]);
         }
         const uint32_t left = n - done;
-        memcpy(noise + done, chunk, (left < RNG_CHUNK_IDS ? left : RNG_CHUNK_IDS) * sizeof *noise);
+        memcpy(noise + done, chunk, (left < (uint32_t)RNG_CHUNK_IDS ? left : (uint32_t)RNG_CHUNK_IDS) * sizeof *noise);
     }
 }
 

@@ -620,7 +620,7 @@ static void check_places(const struct kv_store *store)
             assert_true(n < CAP);
             places[n] = attention_block_offset(store, i / blocks / store->n_kv_heads, (uint32_t)page,
                                                i / blocks % store->n_kv_heads, i % blocks);
-            if (page < ATTENTION_RUN_PAGES) {
+            if (page < KV_RUN_PAGES) {
                 end_of_first_run = places[n] > end_of_first_run ? places[n] : end_of_first_run;
             } else {
                 assert_true(places[n] > end_of_first_run);
@@ -651,7 +651,7 @@ static void pages_of_a_run_follow_one_another(void **state)
     const struct kv_store store = { .type = KV_F16, .n_layers = 3, .n_kv_heads = 5, .head_dim = 32,
                                     .page_slots = 32, .n_pages = 37 };
     for (uint32_t page = 0; page + 1 < 37; page++) {
-        if ((page + 1) % ATTENTION_RUN_PAGES != 0) {
+        if ((page + 1) % KV_RUN_PAGES != 0) {
             assert_int_equal(attention_block_offset(&store, 2, page + 1, 3, 0),
                              attention_block_offset(&store, 2, page, 3, 0) + 32 * 32 * 2);
         }

@@ -13,7 +13,6 @@
 enum {
     ATTENTION_BLOCKS = SEGMENT_ELEMS / KV_BLOCK_SLOTS, /* of a segment */
     ATTENTION_MAX_HEAD_DIM = 256,
-    ATTENTION_RUN_PAGES = 16,
     ATTENTION_MAX_GROUP = 16 /* heads that ops.c gives to one call; kernels take any number */
 };
 
@@ -30,21 +29,10 @@ static inline size_t attention_block_bytes(const struct kv_store *store)
     return (size_t)KV_BLOCK_SLOTS * (size_t)store->head_dim * attention_kv_bytes(store->type);
 }
 
-/* K of 16 slots, [head_dim][16], and V of the same slots, [16][head_dim]: both are 16 * head_dim
- * elements, so one offset serves K and V. `block` counts within the page.
- *
- * Of each run of 16 pages a head has its own in one piece, so that reading goes straight on; runs are
- * outermost, so that those no sequence has reached are never touched and take no memory. */
 static inline size_t attention_block_offset(const struct kv_store *store, int32_t layer,
                                             uint32_t page, int32_t kv_head, int32_t block)
 {
-    const size_t blocks = (size_t)store->page_slots / KV_BLOCK_SLOTS;
-    const size_t n_heads = (size_t)store->n_kv_heads, head = (size_t)layer * n_heads + (size_t)kv_head;
-    const uint32_t first = page / ATTENTION_RUN_PAGES * ATTENTION_RUN_PAGES;
-    const uint32_t left = (uint32_t)store->n_pages - first;
-    const uint32_t run = left < ATTENTION_RUN_PAGES ? left : ATTENTION_RUN_PAGES;
-    const size_t at = (size_t)store->n_layers * n_heads * first + head * run + (page - first);
-    return (at * blocks + (size_t)block) * attention_block_bytes(store);
+    return kv_store_block_offset(store, layer, page, kv_head, block);
 }
 
 /* One segment as a row sees it: positions [begin, end) of 0..256, and the blocks that hold them.

@@ -1,0 +1,188 @@
+/* linear: y = W x in the canonical order, weights streamed once for up to 64 rows.
+ *
+ * Outputs are lanes, segments of 256 inputs are warps, so chains are never split and a block still has
+ * eight of them under way for each output:
+ *
+ *     warp 0   segment 0, 8, 16 ..  of 32 outputs ─┐  sums[warp][row][output]
+ *     warp 1   segment 1, 9, 17 ..                 ├─► folded in ascending order: segment sums to the
+ *     ...                                          │   group's, groups to the total
+ *     warp 7   segment 7, 15, 23 .. ───────────────┘
+ *
+ * Not here: tensor cores for many rows. Blocks' dot products are exact integers, so they would give the
+ * same bits.
+ */
+#include "backend/cuda/weights.cuh"
+
+enum { LINEAR_WARPS = 8, LINEAR_THREADS = LINEAR_WARPS * CUDA_WARP };
+
+/* The last segment of a group of SUM_GROUPS: group g ends before segment floor((g + 1) n / 8). */
+DEVICE_FN bool linear_group_ends(int32_t segment, int32_t n_segments)
+{
+    const int32_t next = (SUM_GROUPS * (segment + 1) + n_segments - 1) / n_segments;
+    return next * n_segments / SUM_GROUPS == segment + 1;
+}
+
+/* Which part and tile a block computes. */
+struct linear_place { int32_t part, tile; };
+
+DEVICE_FN linear_place linear_find(const cuda_op_linear &op)
+{
+    linear_place place = { 0, (int32_t)blockIdx.x };
+    while (place.tile >= cuda_n_tiles(op.part[place.part].weight.n_out)) {
+        place.tile -= cuda_n_tiles(op.part[place.part].weight.n_out);
+        place.part++;
+    }
+    return place;
+}
+
+/* y = total, + bias, + add, in this order */
+DEVICE_FN void linear_store(const cuda_op_linear::cuda_linear_part &part, int32_t row, int32_t out_idx, float y)
+{
+    if (out_idx < part.weight.n_out) {
+        const size_t at = (size_t)row * (size_t)part.weight.n_out + (size_t)out_idx;
+        y = part.bias != nullptr ? y + part.bias[out_idx] : y;
+        y = part.add != nullptr ? y + part.add[at] : y;
+        part.out[at] = y;
+    }
+}
+
+/* Shapes: weights in tiles of 32 outputs (layout.h), x panels of 8 rows or [n_rows, f32_stride], out
+ * [n_rows, n_out]. Grid: tiles of all parts. Block: 8 warps; lane = output, warp = segment, ROWS rows at
+ * a time, of at most 64.
+ * Reads each weight once (float types: once for 16 rows, then from L2), x once a block. Bound by memory up
+ * to about 16 rows, then by dp4a or fma.
+ * Accumulates: exact int32 per 32 inputs, joined by fma in fp32. Plan: exact.
+ * Reference: linear_tile_scalar, through backend_linear. */
+template <class Weights, int ROWS>
+static __global__ void __launch_bounds__(LINEAR_THREADS) linear_stream_kernel(const cuda_op_linear op)
+{
+    SHARED(float, sums, LINEAR_WARPS * ROWS * CUDA_WARP); /* [warp][row][output] */
+    SHARED_DYNAMIC(float, running);                       /* [n_rows][output] totals, then group sums */
+    const linear_place place = linear_find(op);
+    const cuda_op_linear::cuda_linear_part &part = op.part[place.part];
+    const unsigned char *tile =
+        part.weight.data + (size_t)place.tile * cuda_tile_bytes((tensor_type)Weights::TYPE, part.weight.n_in);
+    const int32_t n_segments = (part.weight.n_in + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS;
+    const int32_t groups = op.n_rows * CUDA_WARP; /* where group sums begin */
+    for (int32_t i = (int32_t)threadIdx.x; i < 2 * groups; i += LINEAR_THREADS) {
+        running[i] = 0.0f;
+    }
+    for (int32_t wave = 0; wave < n_segments; wave += LINEAR_WARPS) {
+        const int32_t segment = wave + cuda_warp();
+        Weights weights = {};
+        if (segment < n_segments) {
+            weights.load(tile, segment, part.weight.n_in);
+        }
+        for (int32_t first = 0; first < op.n_rows; first += ROWS) {
+            if (segment < n_segments) {
+                float acc[ROWS] = {};
+                weights.template accumulate<ROWS>(op.x, first, op.n_rows - 1, acc);
+#pragma unroll
+                for (int r = 0; r < ROWS; r++) {
+                    sums[(cuda_warp() * ROWS + r) * CUDA_WARP + cuda_lane()] = acc[r];
+                }
+            }
+            __syncthreads();
+            for (int32_t i = (int32_t)threadIdx.x; i < ROWS * CUDA_WARP; i += LINEAR_THREADS) {
+                const int32_t at = first * CUDA_WARP + i;
+                if (at < groups) {
+                    float total = running[at], group = running[groups + at];
+                    for (int32_t s = wave; s < wave + LINEAR_WARPS && s < n_segments; s++) {
+                        group += sums[(s - wave) * ROWS * CUDA_WARP + i];
+                        if (linear_group_ends(s, n_segments)) {
+                            total += group;
+                            group = 0.0f;
+                        }
+                    }
+                    running[at] = total;
+                    running[groups + at] = group;
+                }
+            }
+            __syncthreads();
+        }
+    }
+    for (int32_t at = (int32_t)threadIdx.x; at < groups; at += LINEAR_THREADS) {
+        linear_store(part, at / CUDA_WARP, place.tile * CUDA_WARP + at % CUDA_WARP, running[at]);
+    }
+}
+
+template <class Weights, int ROWS> static void linear_launch(const cuda_op_linear &op, unsigned n_tiles,
+                                                             struct CUstream_st *stream)
+{
+    const auto kernel = linear_stream_kernel<Weights, ROWS>;
+    const size_t shared_bytes = 2 * (size_t)op.n_rows * CUDA_WARP * sizeof(float);
+    CUDA_LAUNCH(kernel, n_tiles, LINEAR_THREADS, shared_bytes, stream, op);
+}
+
+template <class Weights> static void linear_rows(const cuda_op_linear &op, unsigned n_tiles,
+                                                 struct CUstream_st *stream)
+{
+    if (op.n_rows == 1) {
+        linear_launch<Weights, 1>(op, n_tiles, stream);
+    } else if (op.n_rows == 2) {
+        linear_launch<Weights, 2>(op, n_tiles, stream);
+    } else if (op.n_rows <= 4) {
+        linear_launch<Weights, 4>(op, n_tiles, stream);
+    } else if (op.n_rows <= 8 || Weights::PANEL == 8) {
+        linear_launch<Weights, 8>(op, n_tiles, stream);
+    } else {
+        linear_launch<Weights, Weights::PANEL>(op, n_tiles, stream);
+    }
+}
+
+static cudaError_t linear_some_rows(const cuda_op_linear &op, unsigned n_tiles, struct CUstream_st *stream)
+{
+    switch ((int)op.part[0].weight.type) {
+    case TENSOR_F32: linear_rows<weights_float<TENSOR_F32>>(op, n_tiles, stream); break;
+    case TENSOR_F16: linear_rows<weights_float<TENSOR_F16>>(op, n_tiles, stream); break;
+    case TENSOR_BF16: linear_rows<weights_float<TENSOR_BF16>>(op, n_tiles, stream); break;
+    case TENSOR_Q8_0: linear_rows<weights_q8_0>(op, n_tiles, stream); break;
+    case TENSOR_Q4_0: linear_rows<weights_q4_0>(op, n_tiles, stream); break;
+    case TENSOR_Q4_K: linear_rows<weights_q4_k>(op, n_tiles, stream); break;
+    case TENSOR_Q6_K: linear_rows<weights_q6_k>(op, n_tiles, stream); break;
+    default: return cudaErrorInvalidValue;
+    }
+    return cudaGetLastError();
+}
+
+/* The rows from `first` on. */
+static cuda_op_linear linear_from(const cuda_op_linear &all, int32_t first)
+{
+    cuda_op_linear op = all;
+    const int32_t left = all.n_rows - first;
+    op.n_rows = left < CUDA_LINEAR_ROWS ? left : (int32_t)CUDA_LINEAR_ROWS;
+    if (op.x.f32 != nullptr) {
+        op.x.f32 += (size_t)first * (size_t)op.x.f32_stride;
+    }
+    if (op.x.q8 != nullptr) {
+        op.x.q8 += cuda_act_block(op.x.n_cols, first / CUDA_PANEL_ROWS, 0);
+    }
+    for (int32_t p = 0; p < op.n_parts; p++) {
+        const size_t at = (size_t)first * (size_t)op.part[p].weight.n_out;
+        op.part[p].out += at;
+        op.part[p].add = op.part[p].add != nullptr ? op.part[p].add + at : nullptr;
+    }
+    return op;
+}
+
+extern "C" int cuda_linear(const struct cuda_op_linear *op, struct CUstream_st *stream)
+{
+    unsigned n_tiles = 0;
+    if (op->n_parts < 1 || op->n_parts > CUDA_LINEAR_PARTS) {
+        return cudaErrorInvalidValue;
+    }
+    for (int32_t p = 0; p < op->n_parts; p++) {
+        const struct cuda_weight *weight = &op->part[p].weight;
+        if (weight->type != op->part[0].weight.type || weight->n_in != op->x.n_cols) {
+            return cudaErrorInvalidValue;
+        }
+        n_tiles += (unsigned)cuda_n_tiles(weight->n_out);
+    }
+    for (int32_t first = 0; first < op->n_rows; first += CUDA_LINEAR_ROWS) {
+        const cudaError_t error = linear_some_rows(linear_from(*op, first), n_tiles, stream);
+        if (error != cudaSuccess) {
+            return error;
+        }
+    }
+    return cudaSuccess;
+}

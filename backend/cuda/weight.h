@@ -1,0 +1,15 @@
+/* weight: rows of a file into the device's tiles, in host memory; layout.h draws them. */
+#ifndef BACKEND_CUDA_WEIGHT_H
+#define BACKEND_CUDA_WEIGHT_H
+
+#include "backend/cuda/layout.h"
+
+/* 0 when the layout does not have the type, or n_out, n_in cannot be. A multiple of 16. */
+size_t cuda_weight_bytes(enum tensor_type type, int64_t n_out, int64_t n_in);
+/* Repacks rows first_out.. of file-format data, row_stride_bytes apart, into `data`, which holds the whole
+ * matrix, zeroed. */
+void cuda_weight_fill(enum tensor_type type, int32_t n_in, int32_t first_out, int32_t n_rows,
+                      const void *rows, size_t row_stride_bytes, unsigned char *data);
+size_t cuda_act_q8_bytes(int32_t n_cols, int32_t n_rows);
+
+#endif

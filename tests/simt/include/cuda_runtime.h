@@ -1,0 +1,161 @@
+/* cuda_runtime: what backend/cuda uses of CUDA, in the words of CUDA, for a C++ compiler of the host.
+ * Stands where the real header stands. Behaviour: tests/simt/simt.h.
+ */
+#ifndef TESTS_SIMT_CUDA_RUNTIME_H
+#define TESTS_SIMT_CUDA_RUNTIME_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define SIMT_EMULATION 1
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+
+/* ---- types ---- */
+struct uint3 { unsigned x, y, z; };
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+
+typedef struct CUstream_st *cudaStream_t;
+typedef int cudaError_t;
+enum { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorLaunchFailure = 719 };
+
+extern uint3 threadIdx, blockIdx; /* of the thread that runs */
+extern dim3 blockDim, gridDim;
+
+/* ---- launches, barriers, warps: simt.cpp ---- */
+enum simt_warp_op { SIMT_SYNC, SIMT_SHUFFLE, SIMT_MMA };
+enum { SIMT_WARP = 32, SIMT_WORDS_IN = 6, SIMT_WORDS_OUT = 4 };
+
+cudaError_t simt_run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void *), const void *args);
+cudaError_t cudaGetLastError(void); /* of the last launch */
+[[noreturn]] void simt_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void simt_barrier(const char *file, int line);
+/* Lane `lane` of the warp gives words_in; `source`: the lane whose words it wants (SIMT_SHUFFLE). */
+void simt_warp(enum simt_warp_op op, unsigned mask, int source, const uint32_t *words_in, uint32_t *words_out);
+int simt_lane(void);
+/* Array of this block that `key` names; made by the first thread that asks. */
+void *simt_shared_array(const void *key, size_t bytes);
+void *simt_shared_dynamic(size_t *bytes);
+
+template <class Body> cudaError_t simt_launch(dim3 grid, dim3 block, size_t shared_bytes, const Body &body)
+{
+    return simt_run(grid, block, shared_bytes, [](const void *b) { (*static_cast<const Body *>(b))(); }, &body);
+}
+#define CUDA_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+    ((void)(stream), (void)simt_launch(grid, block, shared_bytes, [&] { kernel(__VA_ARGS__); }))
+#define __syncthreads() simt_barrier(__FILE__, __LINE__)
+
+static inline void __syncwarp(unsigned mask = 0xffffffffu)
+{
+    simt_warp(SIMT_SYNC, mask, 0, nullptr, nullptr);
+}
+
+template <class T> T simt_shuffle(unsigned mask, T value, int source)
+{
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8, "words of 32 or 64 bits");
+    uint32_t words[SIMT_WORDS_IN] = {}, out[SIMT_WORDS_OUT];
+    memcpy(words, &value, sizeof value);
+    simt_warp(SIMT_SHUFFLE, mask, source, words, out);
+    memcpy(&value, out, sizeof value);
+    return value;
+}
+template <class T> T __shfl_sync(unsigned mask, T value, int source)
+{
+    return simt_shuffle(mask, value, source % SIMT_WARP);
+}
+template <class T> T __shfl_xor_sync(unsigned mask, T value, int lanes)
+{
+    return simt_shuffle(mask, value, simt_lane() ^ lanes);
+}
+template <class T> T __shfl_down_sync(unsigned mask, T value, int by)
+{
+    const int source = simt_lane() + by;
+    return simt_shuffle(mask, value, source < SIMT_WARP ? source : simt_lane());
+}
+
+static inline void simt_mma_s8(const int32_t *a, const int32_t *b, int32_t *d)
+{
+    uint32_t words[SIMT_WORDS_IN], out[SIMT_WORDS_OUT];
+    memcpy(words, a, 16);
+    memcpy(words + 4, b, 8);
+    simt_warp(SIMT_MMA, 0xffffffffu, 0, words, out);
+    memcpy(d, out, sizeof out);
+}
+
+/* ---- shared memory: an index is checked ---- */
+template <class T> struct simt_shared {
+    T *at;
+    size_t n;
+    T &operator[](size_t idx) const
+    {
+        if (idx >= n) {
+            simt_fail("thread %u reads or writes element %lld of %zu in shared memory", threadIdx.x,
+                      (long long)idx, n);
+        }
+        return at[idx];
+    }
+    simt_shared operator+(size_t by) const
+    {
+        if (by > n) {
+            simt_fail("thread %u goes to element %lld of %zu in shared memory", threadIdx.x, (long long)by, n);
+        }
+        return { at + by, n - by };
+    }
+};
+template <class T> simt_shared<T> simt_dynamic_shared(void)
+{
+    size_t bytes = 0;
+    void *at = simt_shared_dynamic(&bytes);
+    return { static_cast<T *>(at), bytes / sizeof(T) };
+}
+#define SHARED(type, name, count)        \
+    static const char name##_key = 0;    \
+    const simt_shared<type> name = {     \
+        static_cast<type *>(simt_shared_array(&name##_key, sizeof(type) * (count))), (count) }
+#define SHARED_DYNAMIC(type, name) const simt_shared<type> name = simt_dynamic_shared<type>()
+#define SHARED_PTR(type) simt_shared<type>
+
+/* ---- arithmetic ---- */
+static inline int __dp4a(int a, int b, int c)
+{
+    int8_t x[4], y[4];
+    memcpy(x, &a, 4);
+    memcpy(y, &b, 4);
+    return c + x[0] * y[0] + x[1] * y[1] + x[2] * y[2] + x[3] * y[3];
+}
+static inline float __fsqrt_rn(float x) { return __builtin_sqrtf(x); }
+static inline float __fdiv_rn(float x, float y) { return x / y; }
+
+/* ---- atomics: threads hand over at barriers only, so plain code is atomic ---- */
+template <class T> T atomicMax(T *at, T value)
+{
+    const T old = *at;
+    *at = old < value ? value : old;
+    return old;
+}
+template <class T> T atomicOr(T *at, T value)
+{
+    const T old = *at;
+    *at = old | value;
+    return old;
+}
+template <class T> T atomicAdd(T *at, T value)
+{
+    const T old = *at;
+    *at = old + value;
+    return old;
+}
+
+#endif
