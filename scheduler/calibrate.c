@@ -4,11 +4,11 @@
 
 enum { CALIBRATE_ROUNDS = 3 };
 static const int64_t CALIBRATE_BUDGET_NS = 400000000;
-/* Rows that matter most come first: where the budget ends, the rest is interpolated. */
-static const int32_t CALIBRATE_ROWS[] = { 1, 5, 2, 9, 3, 4, 8, 6, 7, 13, 17, 33 };
+enum { CALIBRATE_MAX_ROWS = 64, CALIBRATE_SURE = 4, CALIBRATE_COUNTS = 14 };
 
 struct calibration_pass {
-    int32_t token[64], position[64], slot[64], seq[64], logits_row[64];
+    int32_t token[CALIBRATE_MAX_ROWS], position[CALIBRATE_MAX_ROWS], slot[CALIBRATE_MAX_ROWS];
+    int32_t seq[CALIBRATE_MAX_ROWS], logits_row[CALIBRATE_MAX_ROWS];
     uint32_t page;
     struct kv_view view;
 };
@@ -26,28 +26,47 @@ static int64_t time_pass(struct scheduler *s, struct calibration_pass *rows, int
     return status == STATUS_OK ? clock_now_ns() - begin_ns : 0;
 }
 
+/* Row counts in the order of what they are worth: the first four are measured in any case, the rest while
+ * there is time; where it ends, lines are drawn. With many sequences a full batch is among the first. */
+static int32_t list_rows(int32_t max_batch, int32_t rows[CALIBRATE_COUNTS])
+{
+    static const int32_t few[] = { 1, 5, 2, 9, 3, 4, 8, 6, 7, 13, 17, 33 };
+    const int32_t batch = max_batch < CALIBRATE_MAX_ROWS ? max_batch : CALIBRATE_MAX_ROWS;
+    int32_t n = 0;
+    for (size_t i = 0; i < sizeof few / sizeof few[0]; i++) {
+        if (i == 2 && batch > 1) {
+            rows[n++] = batch;
+            rows[n++] = 2 * batch < CALIBRATE_MAX_ROWS ? 2 * batch : CALIBRATE_MAX_ROWS;
+        }
+        rows[n++] = few[i];
+    }
+    return n;
+}
+
 static void calibrate_passes(struct scheduler *s)
 {
+    int32_t counts[CALIBRATE_COUNTS];
+    const int32_t n_counts = list_rows(s->options.max_batch, counts);
     struct calibration_pass rows = { .page = 0 };
     const int64_t begin_ns = clock_now_ns();
     const int32_t n_most = scheduler_cap_logits(&s->options);
     const int32_t n_positions = s->options.context < s->options.page_slots ? s->options.context
                                                                            : s->options.page_slots;
     rows.view = (struct kv_view){ .pages = &rows.page, .n_pages = 1 };
-    for (int32_t i = 0; i < 64; i++) {
+    for (int32_t i = 0; i < CALIBRATE_MAX_ROWS; i++) {
         rows.position[i] = i % n_positions;
         rows.slot[i] = -1;
         rows.logits_row[i] = i;
     }
     for (int round = 0; round < CALIBRATE_ROUNDS; round++) {
-        for (size_t i = 0; i < sizeof CALIBRATE_ROWS / sizeof CALIBRATE_ROWS[0]; i++) {
+        for (int32_t i = 0; i < n_counts; i++) {
             const bool late = clock_now_ns() - begin_ns > CALIBRATE_BUDGET_NS;
-            if (CALIBRATE_ROWS[i] > n_most || (late && (round > 0 || i > 3))) {
+            if (counts[i] > n_most || (late && (round > 0 || i >= CALIBRATE_SURE))) {
                 continue;
             }
-            const int64_t ns = time_pass(s, &rows, CALIBRATE_ROWS[i]);
+            const int64_t ns = time_pass(s, &rows, counts[i]);
             if (ns > 0 && round + late > 0) { /* the first round touches memory for the first time */
-                policy_observe_pass(s->policy, CALIBRATE_ROWS[i], ns);
+                policy_observe_pass(s->policy, counts[i], ns);
             }
         }
     }
