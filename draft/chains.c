@@ -3,6 +3,10 @@
 
 #include <string.h>
 
+/* What the token after a chain survives with, before it is known: where even so it would not be worth a
+ * row, it is not drafted. */
+static const float NEXT_SURVIVAL = 0.7f;
+
 struct draft_chains {
     struct draft_chains_options options;
     struct draft_chooser *chooser;
@@ -204,7 +208,9 @@ static void take_choice(struct draft_chains *chains, struct draft_chain *chain)
     chain->nodes.prob[i] = choice->prob;
     chain->ask->tokens[chain->ask->n_tokens + i] = choice->token;
     chain->n++;
-    if (chain->n == chain->k_max) {
+    const bool next_is_poor = !chain->ask->wants_prob &&
+                              chain->survival * NEXT_SURVIVAL < chain->ask->stop_below;
+    if (chain->n == chain->k_max || next_is_poor) {
         close_chain(chains, chain);
     }
 }
