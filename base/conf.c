@@ -75,11 +75,11 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "suffix", GENERATES | V(DOCTOR)},
     [OPT_DRAFT_VOCAB] = {"draft-vocab", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "N|FILE",
         "ids a draft model may propose: the N most frequent of what the target writes, or those listed in "
-        "FILE (default: all); changes speed, never text", GENERATES},
+        "FILE (default: NAME.ids beside the draft NAME.gguf, else all); changes speed, never text", GENERATES},
     [OPT_TARGET_DEVICE] = {"target-device", 0, CONF_TEXT, 0, 0, NULL, NULL, "cuda*", "DEVICE",
         "cpu, or the cores to use: cpu:0-3", GENERATES},
     [OPT_DRAFT_DEVICE] = {"draft-device", 0, CONF_TEXT, 0, 0, NULL, NULL, "*", "DEVICE",
-        "where a draft runs (no drafts in this build)", GENERATES},
+        "where a draft runs, if not where the target does", GENERATES},
     [OPT_K] = {"k", 0, CONF_TEXT, 0, 0, "auto", NULL, NULL, "N|auto",
         "tokens proposed in a round, 0 to 16; auto: as many as pay, measured", GENERATES},
     [OPT_VERIFY] = {"verify", 0, CONF_CHOICE, 0, 0, "coupled", "coupled|rejection", NULL, "RULE",
