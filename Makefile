@@ -15,6 +15,7 @@ CUDA    ?=
 NVCC    ?= nvcc
 SAN     ?=
 DEBUG   ?=
+MUTANTS ?=
 WERROR  ?=
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -22,7 +23,7 @@ ARGS    ?=
 FUZZ_SECONDS ?= 60
 BENCHES ?= decode rows prefill kernels scheduler
 
-VARIANT := $(or $(SAN),$(if $(DEBUG),debug,release))
+VARIANT := $(or $(SAN),$(if $(MUTANTS),mutants,$(if $(DEBUG),debug,release)))
 BUILD   := build/$(VARIANT)
 ARCH    := $(shell uname -m)
 # Phases that compile run as a make of their own with as many jobs as there are cores, unless the
@@ -54,8 +55,9 @@ CFLAGS_SAN_fuzz      := -DTANDEM_INSTRUMENTED -fsanitize=fuzzer-no-link,address,
 ifneq ($(filter-out address undefined thread fuzz,$(SAN)),)
 $(error SAN=$(SAN) is not known; there are address, undefined and thread)
 endif
+CFLAGS_MUTANTS := $(if $(MUTANTS),-DTANDEM_MUTANTS) # bugs planted on purpose, see base/mutant.h
 CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(if $(DEBUG),-O0,-O2) -g -I. -Iinclude -I$(BUILD)/include \
-              -MMD -MP -pthread $(CFLAGS_WARN) $(CFLAGS_NUM) $(CFLAGS_SAN_$(SAN)) $(CFLAGS)
+              -MMD -MP -pthread $(CFLAGS_WARN) $(CFLAGS_NUM) $(CFLAGS_SAN_$(SAN)) $(CFLAGS_MUTANTS) $(CFLAGS)
 LDLIBS    := -lm -pthread
 LIBS_TEXT := -Wl,--as-needed -lpcre2-8 -lutf8proc -ljansson # tokenizers and model folders
 LIBS_CLI  := -ljansson
@@ -90,6 +92,9 @@ ROOM_SRC := $(foreach room,$(CORE_ROOMS),$(wildcard $(room)/*.c))
 ifneq ($(ARCH),x86_64)
 ROOM_SRC := $(filter-out %_avx2.c %_avx512.c %_fma.c,$(ROOM_SRC))
 endif
+ifeq ($(MUTANTS),)
+ROOM_SRC := $(filter-out base/mutant.c,$(ROOM_SRC))
+endif
 FULL_ONLY := scheduler/text.c model/folder.c model/folder_config.c model/folder_files.c \
              model/folder_names.c model/folder_json.c model/safetensors.c
 CORE_ONLY := scheduler/text_none.c model/folder_none.c
@@ -117,6 +122,10 @@ EXAMPLES     := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 FUZZ_SRC     := $(wildcard fuzz/fuzz_*.c)
 REPLAYS      := $(patsubst fuzz/fuzz_%.c,$(BUILD)/fuzz/replay_%,$(FUZZ_SRC))
 FUZZERS      := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
+MUTANT_SUITES := test_kvcache test_kv_cases test_kv_model test_batch test_verify test_verify_tree \
+                test_rejection test_scheduler test_scheduler_random test_tree test_draft_model \
+                test_draft_layerskip test_draft_choices test_rejection_model test_batching_cases test_engine \
+                test_equivalence
 CORE_CHECK   := $(BUILD)/tests/core/core_link
 EQUIVALENCE  := $(BUILD)/tests/equivalence/equivalence
 EQUIVALENCE_SRC := $(wildcard tests/equivalence/*.c)
@@ -126,7 +135,8 @@ EQUIVALENCE_OBJ := $(call obj,$(filter-out %/main.c,$(EQUIVALENCE_SRC)))
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: help deps deps-fuzz all run bench test test-build test-run test-sanitize layers fuzz \
-        fuzz-build install clean equivalence FORCE
+        fuzz-build install clean equivalence mutants \
+        mutants-build FORCE
 
 ##@ Use
 help: ## this page
@@ -174,6 +184,10 @@ equivalence: deps ## every draft, K, batch, page size and lack of pages against 
 	$(SUBMAKE) -s $(EQUIVALENCE)
 	@$(EQUIVALENCE) $(ARGS)
 
+mutants: deps ## bugs planted one at a time: which suites see which; fails if one is seen by none
+	$(SUBMAKE) -s MUTANTS=1 mutants-build
+	@tools/run_mutants build/mutants/tests $(MUTANT_SUITES)
+
 layers: ## include direction, doors, sizes and forbidden calls, by tools/check_layers
 	@tools/check_layers
 
@@ -190,6 +204,8 @@ test-run:
 	@tools/run_tests $(BUILD) $(TESTS) $(TEST_SCRIPTS) $(CORE_CHECK) $(EXAMPLES) $(REPLAYS)
 
 fuzz-build: $(FUZZERS)
+
+mutants-build: $(addprefix $(BUILD)/tests/,$(MUTANT_SUITES))
 
 # ---- rules ----
 # Rewritten only when its content changes, so that objects depend on the flags they were built with.

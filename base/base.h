@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mathx.h"
 #include "base/mem.h"
+#include "base/mutant.h"
 #include "base/queue.h"
 #include "base/rng.h"
 #include "base/status.h"

@@ -144,8 +144,20 @@ static void check_part(const struct batch *batch, const struct batch_part *part)
                                     part->n_nodes <= part->first_position + part->n_rows));
 }
 
+/* Where the rows of a part begin. */
+static int32_t first_position_of(const struct batch *batch, const struct batch_part *part)
+{
+    int32_t first = part->first_position;
+    for (int32_t row = 0; mutant(MUTANT_BATCH_MAX_POSITIONS) && row < batch->pass.n_rows; row++) {
+        const int32_t most = kv_table_reserved_len(part->table) - part->n_rows;
+        first = batch->position[row] > first && batch->position[row] <= most ? batch->position[row] : first;
+    }
+    return first;
+}
+
 int32_t batch_add(struct batch *batch, const struct batch_part *part)
 {
+    const int32_t first_position = first_position_of(batch, part);
     struct pass *pass = &batch->pass;
     const int32_t first_row = pass->n_rows, first_logits = pass->n_logits;
     check_part(batch, part);
@@ -156,7 +168,7 @@ int32_t batch_add(struct batch *batch, const struct batch_part *part)
     memcpy(batch->token + first_row, part->tokens, (size_t)part->n_rows * sizeof *part->tokens);
     for (int32_t i = 0; i < part->n_rows; i++) {
         const int32_t row = first_row + i, node = part->n_nodes - part->n_rows + i;
-        batch->position[row] = part->first_position + i;
+        batch->position[row] = first_position + i;
         batch->slot[row] = kv_table_slot(part->table, part->first_position + i);
         batch->seq_of_row[row] = main;
         if (part->parent != NULL && node >= 0) {

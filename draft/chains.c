@@ -152,7 +152,8 @@ static void add_rows(struct draft_chains *chains, struct draft_chain *chain, int
     ASSERT(n_rows >= 1);
     *n_left -= n_rows - 1;
     for (int32_t i = 0; i < n_rows; i++) {
-        const int32_t id = ask->tokens[chain->next_position + i];
+        const int32_t late = mutant(MUTANT_DRAFT_STALE_COLUMN) && n_rows > 1 && chain->next_position + i > 0;
+        const int32_t id = ask->tokens[chain->next_position + i - late];
         chains->feed[i] = id < chains->options.n_ids ? id : 0;
     }
     const int32_t logits_row = batch_add(chains->batch, &(struct batch_part){
@@ -177,7 +178,7 @@ static struct draft_choice *next_choice(const struct draft_chains *chains, struc
     ASSERT(!ask->wants_prob || chains->prob != NULL);
     choice->params = ask->params;
     choice->history = ask->tokens;
-    choice->position = ask->n_tokens + chain->n;
+    choice->position = ask->n_tokens + chain->n + mutant(MUTANT_DRAFT_NOISE_ELSEWHERE);
     choice->logits = logits;
     choice->prob = ask->wants_prob ? chains->prob + row * (size_t)common->n_vocab : NULL;
     /* Siblings drawn without replacement would bias the rejection rule. */

@@ -24,8 +24,10 @@ static void empty_place(struct model_place *place)
 static void settle_tail(struct model_place *place, const int32_t *tokens, int32_t max_cached)
 {
     int32_t cached = kv_table_cached_len(place->table);
-    for (int32_t i = 0; i < place->n_tail && cached < max_cached && place->tail[i] == tokens[cached]; i++) {
-        cached++;
+    for (int32_t i = 0; i < place->n_tail && cached < max_cached; i++, cached++) {
+        if (place->tail[i] != tokens[cached] && !mutant(MUTANT_DRAFT_LAG)) {
+            break;
+        }
     }
     place->n_tail = 0;
     cached = cached < max_cached ? cached : max_cached;
@@ -39,7 +41,8 @@ static struct model_place *enter_place(struct model_draft *draft, const struct d
 {
     ASSERT(ask->place >= 0 && ask->place < draft->options.common.max_batch);
     struct model_place *place = &draft->places[ask->place];
-    if (!place->is_taken || place->seq_id != ask->seq_id || place->epoch != ask->epoch) {
+    const bool is_another = place->seq_id != ask->seq_id || place->epoch != ask->epoch;
+    if (!place->is_taken || (is_another && !mutant(MUTANT_DRAFT_STALE_PLACE))) {
         empty_place(place);
         place->is_taken = true;
         place->seq_id = ask->seq_id;
@@ -139,7 +142,12 @@ static void model_draft_forget(struct draft *base, const struct draft_farewell *
         settle_tail(place, farewell->tokens, farewell->n_tokens);
         kv_prefix_publish(draft->prefix, farewell->tenant, farewell->tokens, place->table);
     }
-    empty_place(place);
+    if (mutant(MUTANT_DRAFT_STALE_PLACE)) {
+        return;
+    }
+    if (!mutant(MUTANT_DRAFT_PAGES_LEAK)) {
+        empty_place(place);
+    }
     place->is_taken = false;
 }
 

@@ -111,11 +111,14 @@ void kv_page_release(struct kv_pool *pool, uint32_t page)
 {
     const int32_t n_tree = kv_page_is_node(pool, page) ? 1 : 0;
     ASSERT(pool->n_refs[page] > n_tree);
+    if (mutant(MUTANT_PAGE_LEAK) && page % 4 == 3) {
+        return;
+    }
     pool->n_refs[page]--;
     if (pool->n_refs[page] > n_tree || pool->in_limbo[page]) {
         return;
     }
-    if (pool->n_passes > 0) { /* I5 */
+    if (pool->n_passes > 0 && !mutant(MUTANT_PAGE_FREE_AT_ONCE)) { /* I5 */
         pool->in_limbo[page] = 1;
         pool->limbo_pages[pool->n_limbo++] = page;
     } else {

@@ -106,7 +106,8 @@ void kv_node_unpin(struct kv_prefix *prefix, int32_t node)
 uint64_t kv_node_hash(const struct kv_prefix *prefix, uint64_t salt, int32_t parent,
                       const int32_t *tokens)
 {
-    const size_t n_bytes = (size_t)prefix->pool->page_slots * sizeof *tokens;
+    const size_t n_ids = mutant(MUTANT_PREFIX_BY_FIRST_IDS) ? 4 : (size_t)prefix->pool->page_slots;
+    const size_t n_bytes = n_ids * sizeof *tokens;
     const uint64_t place = rng_mix64(salt ^ rng_mix64((uint64_t)(uint32_t)parent));
     return rng_mix64(digest_bytes(tokens, n_bytes) ^ place) & prefix->hash_mask;
 }
@@ -124,7 +125,8 @@ static int32_t *node_tokens(const struct kv_prefix *prefix, int32_t node)
 static int32_t node_find(const struct kv_prefix *prefix, uint64_t salt, int32_t parent,
                          const int32_t *tokens)
 {
-    const size_t n_bytes = (size_t)prefix->pool->page_slots * sizeof *tokens;
+    const size_t n_ids = mutant(MUTANT_PREFIX_BY_FIRST_IDS) ? 4 : (size_t)prefix->pool->page_slots;
+    const size_t n_bytes = n_ids * sizeof *tokens;
     const uint64_t hash = kv_node_hash(prefix, salt, parent, tokens);
     int32_t node = *node_bucket(prefix, hash);
     for (; node != KV_NONE; node = prefix->nodes[node].bucket_next) {
@@ -245,7 +247,8 @@ void kv_prefix_publish(struct kv_prefix *prefix, uint64_t salt, const int32_t *t
                        struct kv_table *table)
 {
     const int32_t slots = prefix->pool->page_slots;
-    const int32_t n_full = table->cached_len / slots; /* I8 */
+    const int32_t known_len = mutant(MUTANT_PREFIX_UNCACHED) ? table->committed_len : table->cached_len;
+    const int32_t n_full = known_len / slots; /* I8 */
     ASSERT(table->pool == prefix->pool);
     struct kv_cursor at = {.n_pages = 0, .node = KV_NONE};
     if (cursor_holds(prefix, &table->published, salt)) {

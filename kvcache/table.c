@@ -127,7 +127,7 @@ enum status kv_table_reserve(struct kv_table *table, int32_t len)
 static int32_t count_shared(const struct kv_table *table, int32_t first_page, int32_t end_page)
 {
     int32_t n_shared = 0;
-    for (int32_t i = first_page; i < end_page; i++) {
+    for (int32_t i = first_page; i < end_page && !mutant(MUTANT_NO_COPY_ON_WRITE); i++) {
         n_shared += table->pool->n_refs[table->pages[i]] > 1;
     }
     return n_shared;

@@ -68,14 +68,18 @@ static enum sequence_ending keep_tokens(struct scheduler *s, struct step_part *p
 {
     struct sequence *seq = part->seq;
     enum sequence_ending ending = ENDING_NONE;
+    const bool is_bonus_early = mutant(MUTANT_BONUS_FROM_ROW_BEFORE) && part->n_nodes > 0 &&
+                                verdict->n_accepted == part->n_nodes;
     for (int32_t i = 0; i <= verdict->n_accepted && ending == ENDING_NONE; i++) {
-        const int8_t row = (int8_t)(i == 0 ? 0 : 1 + verdict->path[i - 1]);
+        const int8_t own = (int8_t)(i == 0 ? 0 : 1 + verdict->path[i - 1]);
+        const int8_t row = (int8_t)(is_bonus_early && i == verdict->n_accepted ? own - 1 : own);
         const struct sampling_choice *choice = &s->picks[part->first_logits + row].choice;
         record_logprobs(seq, choice);
         seq->origin[sequence_n_generated(seq)] = origin_of(part, verdict, i);
         seq->tokens[seq->n_tokens++] = choice->id; /* accepted means equal to the choice */
         part->row_of_token[part->n_committed++] = row;
-        ending = ending_after(seq, choice->id);
+        ending = mutant(MUTANT_STOP_SEEN_LATE) && i < verdict->n_accepted ? ENDING_NONE
+                                                                          : ending_after(seq, choice->id);
     }
     return ending;
 }
@@ -102,7 +106,8 @@ static struct draft_verdict verdict_of(const struct scheduler *s, const struct s
     for (;;) {
         const struct step_pick *pick = &s->picks[part->first_logits + 1 + node];
         verdict.recovery_token = pick->choice.id;
-        const int32_t next = child_with(part, node, pick->choice.id);
+        const bool is_unseen = mutant(MUTANT_FIRST_TOKEN_UNVERIFIED) && node < 0 && part->n_nodes > 0;
+        const int32_t next = is_unseen ? 0 : child_with(part, node, pick->choice.id);
         if (next < 0 || s->picks[part->first_logits + 1 + next].status != STATUS_OK) {
             return verdict;
         }
@@ -116,7 +121,7 @@ static void count_drafted(struct td_draft_counts *counts, const struct step_part
                           const struct draft_verdict *verdict)
 {
     const struct draft_proposal *proposal = &part->ask->proposal;
-    const bool was_cut = part->n_committed <= verdict->n_accepted;
+    const bool was_cut = part->n_committed <= verdict->n_accepted && !mutant(MUTANT_CUT_TOKENS_COUNTED);
     const int32_t n_accepted = was_cut ? part->n_committed : verdict->n_accepted;
     counts->rounds++;
     for (int32_t node = 0; node < part->n_nodes && !was_cut; node++) {
@@ -137,7 +142,7 @@ static void count_drafted(struct td_draft_counts *counts, const struct step_part
 static int32_t n_kept_in_place(const struct draft_verdict *verdict)
 {
     int32_t n = 0;
-    while (n < verdict->n_accepted && verdict->path[n] == n) {
+    while (n < verdict->n_accepted && (verdict->path[n] == n || mutant(MUTANT_SIDE_BRANCH_KEPT))) {
         n++;
     }
     return n;
@@ -146,9 +151,14 @@ static int32_t n_kept_in_place(const struct draft_verdict *verdict)
 static void move_lengths(const struct step_part *part, const struct draft_verdict *verdict, int32_t n_before)
 {
     struct kv_table *table = part->seq->table;
-    const int32_t n_valid = n_before + n_kept_in_place(verdict);
+    const int32_t n_kept = mutant(MUTANT_NO_ROLLBACK) ? part->n_nodes : n_kept_in_place(verdict);
+    const int32_t n_valid = n_before + n_kept;
     kv_table_commit(table, part->n_committed);
     const int32_t n_committed = kv_table_committed_len(table);
+    if (mutant(MUTANT_NO_ROLLBACK) && n_valid >= n_committed) {
+        kv_table_set_cached(table, n_committed);
+        return;
+    }
     kv_table_set_cached(table, n_valid < n_committed ? n_valid : n_committed - 1); /* I2 */
     kv_table_trim(table, n_committed + 1);
 }

@@ -19,15 +19,28 @@ void scheduler_scratch_release(struct scheduler *s, int32_t i)
     atomic_flag_clear_explicit(&s->scratch_in_use[i], memory_order_release);
 }
 
+/* The logits row that chooses for a pick. */
+static size_t row_of_pick(const struct scheduler *s, uint32_t pick)
+{
+    const struct step_part *part = s->picks[pick].part, *neighbour = part;
+    if (mutant(MUTANT_PERMUTED_ROWS)) {
+        neighbour = part + 1 < s->parts + s->n_parts ? part + 1 : s->parts;
+    }
+    const int32_t place = (int32_t)pick - part->first_logits;
+    return (size_t)(place < neighbour->n_logits ? neighbour->first_logits + place : (int32_t)pick);
+}
+
 static void pick_row(const void *args, uint32_t chunk, struct lane_worker *worker)
 {
     struct scheduler *s = *(struct scheduler *const *)args;
     struct step_pick *pick = &s->picks[chunk];
     const struct sequence *seq = pick->part->seq;
+    const int32_t n_history = mutant(MUTANT_PENALTIES_NOT_IN_RUN) ? seq->n_tokens : pick->position;
+    const int32_t position = mutant(MUTANT_ONE_NOISE_A_RUN) ? seq->n_tokens : pick->position;
     const int32_t scratch = scheduler_scratch_acquire(s, worker->idx);
-    pick->status = sampling_choose(s->backend, &seq->params, s->logits + (size_t)chunk * (size_t)s->n_vocab,
-                                   s->n_vocab, seq->tokens, pick->position, pick->position,
-                                   s->scratches[scratch], &pick->choice);
+    pick->status = sampling_choose(s->backend, &seq->params,
+                                   s->logits + row_of_pick(s, chunk) * (size_t)s->n_vocab, s->n_vocab,
+                                   seq->tokens, n_history, position, s->scratches[scratch], &pick->choice);
     scheduler_scratch_release(s, scratch);
     if (pick->status != STATUS_OK) { /* the sentence lives in this thread */
         snprintf(pick->error, sizeof pick->error, "%s", status_message());

@@ -194,6 +194,18 @@ static void sim_propose(struct draft *draft, struct draft_ask *asks, int32_t n_a
 
 static void sim_draft_destroy(struct draft *draft) { (void)draft; }
 
+/* ---- what tests ask ---- */
+void sim_logits(const struct sim *sim, const int32_t *tokens, int32_t n, float *logits)
+{
+    uint64_t hash = hash_start();
+    for (int32_t i = 0; i < n; i++) {
+        hash = hash_next(hash, tokens[i]);
+    }
+    fill_logits(&sim->options, hash, tokens[n - 1], logits);
+}
+
+int32_t sim_n_draft_rounds(const struct sim *sim) { return sim->draft_round; }
+
 /* ---- the rig ---- */
 struct sim_options sim_defaults(void)
 {
@@ -213,7 +225,8 @@ void sim_prompt(const struct sim_spec *spec, int32_t *tokens)
 {
     for (int32_t i = 0; i < spec->n_prompt; i++) {
         const uint64_t seed = i < spec->shared ? 0 : spec->prompt_seed;
-        tokens[i] = (int32_t)(rng_mix64(seed * 1000 + (uint64_t)i) % (SIM_VOCAB - 1));
+        tokens[i] = spec->tokens != NULL ? spec->tokens[i]
+                                         : (int32_t)(rng_mix64(seed * 1000 + (uint64_t)i) % (SIM_VOCAB - 1));
     }
     if (spec->first_id > 0) {
         tokens[0] = spec->first_id - 1;
@@ -276,7 +289,7 @@ void sim_on_pass(struct sim *sim, void (*hook)(void *user), void *user)
     sim->hook_user = user;
 }
 
-static struct td_request asked_of(const struct sim_spec *spec, const int32_t *tokens)
+static struct td_request asked_of(const struct sim_spec *spec, const int32_t *tokens, struct td_bias biases[2])
 {
     struct td_request asked;
     td_request_init(&asked);
@@ -292,6 +305,15 @@ static struct td_request asked_of(const struct sim_spec *spec, const int32_t *to
     asked.priority = spec->priority;
     asked.ignore_eos = spec->ignore_eos;
     asked.logprobs = spec->logprobs;
+    asked.k = spec->k_and_one - 1;
+    asked.presence_penalty = spec->presence_penalty;
+    asked.frequency_penalty = spec->frequency_penalty;
+    if (spec->bias != 0) {
+        biases[0] = (struct td_bias){ 7, spec->bias };
+        biases[1] = (struct td_bias){ 11, -spec->bias };
+        asked.biases = biases;
+        asked.n_biases = 2;
+    }
     return asked;
 }
 
@@ -304,7 +326,8 @@ int32_t sim_submit(struct sim *sim, const struct sim_spec *spec)
     int32_t *tokens = mem_alloc((size_t)spec->n_prompt, sizeof *tokens);
     ASSERT(idx < MAX_REQUESTS && tokens != NULL);
     sim_prompt(spec, tokens);
-    const struct td_request asked = asked_of(spec, tokens);
+    struct td_bias biases[2];
+    const struct td_request asked = asked_of(spec, tokens, biases);
     ASSERT(request_create(&limits, &asked, &sim->requests[idx]) == STATUS_OK);
     mem_free(tokens);
     sim->specs[idx] = *spec;
@@ -341,12 +364,36 @@ static const char *check_slots(struct sim *sim)
     return NULL;
 }
 
+/* O5: what nobody has cached may be anything, so it is. */
+static void poison_slots(struct sim *sim)
+{
+    const struct kv_pool *pool = sim->scheduler->pool;
+    const int32_t page_slots = sim->options.page_slots;
+    for (int32_t page = 0; page < pool->n_pages; page++) {
+        if (pool->n_refs[page] == 0) {
+            memset(sim->slots + page * page_slots, 0xff, (size_t)page_slots * sizeof *sim->slots);
+        }
+    }
+    for (const struct lineup_item *item = sim->scheduler->running.first; item; item = item->after) {
+        const struct kv_table *table = ((const struct sequence *)item)->table;
+        for (int32_t p = kv_table_cached_len(table); p < kv_table_reserved_len(table); p++) {
+            const int32_t slot = kv_table_slot(table, p);
+            if (pool->n_refs[slot / page_slots] == 1) {
+                sim->slots[slot] = (struct slot){ -1, -1 };
+            }
+        }
+    }
+}
+
 const char *sim_step(struct sim *sim)
 {
     const struct scheduler *s = sim->scheduler;
     const uint64_t before = s->stats.committed_tokens + s->stats.finished + s->stats.preemptions +
                             s->stats.rows;
     scheduler_step(sim->scheduler);
+    if (sim->options.poisons) {
+        poison_slots(sim);
+    }
     if (sim->violation != NULL) {
         return sim->violation;
     }
@@ -402,6 +449,11 @@ static struct alone run_alone(const struct sim *sim, const struct sim_spec *spec
     params.temperature = spec->temperature;
     params.repetition_penalty = spec->repetition_penalty;
     params.top_k = spec->top_k;
+    params.presence_penalty = spec->presence_penalty;
+    params.frequency_penalty = spec->frequency_penalty;
+    const struct sampling_bias biases[] = { { 7, spec->bias }, { 11, -spec->bias } };
+    params.biases = biases;
+    params.n_biases = spec->bias != 0 ? 2 : 0;
     params.seed = rng_choice_seed(spec->seed, (uint32_t)choice);
     digest_init(&digest);
     ASSERT(sampling_scratch_create(SIM_VOCAB, &scratch) == STATUS_OK);

@@ -17,6 +17,7 @@ struct sim_options {
     int32_t nan_token;   /* 1: SIM_NAN is poison */
     const char *draft_pattern; /* not NULL: a draft that proposes; see sim.c */
     int32_t k_max;
+    int32_t poisons;     /* 1: after each step, what no sequence has cached holds nonsense (O5) */
 };
 struct sim_options sim_defaults(void); /* 4 sequences of 128 positions, pages of 16 */
 
@@ -29,6 +30,9 @@ struct sim_spec {
     float temperature, repetition_penalty;
     int32_t top_k, n, priority, ignore_eos, logprobs;
     int32_t first_id;        /* > 0: the prompt's first token - 1 (odd ids) */
+    int32_t k_and_one;       /* > 0: its own K - 1 */
+    float presence_penalty, frequency_penalty, bias; /* bias: of ids 7 and, the other way, 11 */
+    const int32_t *tokens;   /* not NULL: the prompt itself; outlives the sim */
 };
 struct sim_spec sim_spec(uint64_t prompt_seed, int32_t n_prompt, int64_t max_tokens);
 void sim_prompt(const struct sim_spec *spec, int32_t *tokens);
@@ -42,6 +46,10 @@ int32_t sim_submit(struct sim *sim, const struct sim_spec *spec);
 struct request *sim_request(struct sim *sim, int32_t idx);
 int32_t sim_n_requests(const struct sim *sim);
 void sim_cancel(struct sim *sim, int32_t idx);
+/* Logits after these tokens. */
+void sim_logits(const struct sim *sim, const int32_t *tokens, int32_t n, float *logits /* [SIM_VOCAB] */);
+/* Rounds in which the draft was asked. */
+int32_t sim_n_draft_rounds(const struct sim *sim);
 /* The next pass fails. */
 void sim_break_device(struct sim *sim);
 /* Every later pass runs `hook` between plan and commit. */

@@ -12,7 +12,8 @@
 bool verify_accepts(float coin, float draft_prob, float target_prob)
 {
     /* 24 by 24 bits: the product is exact. False for a NaN. */
-    return (double)coin * (double)draft_prob < (double)target_prob;
+    const double offered = (double)coin * (double)draft_prob;
+    return offered < (double)target_prob || (mutant(MUTANT_ACCEPT_OR_EQUAL) && offered == (double)target_prob);
 }
 
 int32_t verify_target_draw(const float *target_prob, int32_t n_vocab, float coin)
@@ -29,7 +30,7 @@ int32_t verify_residual_draw(const float *target_prob, const float *draft_prob, 
         .prob = target_prob, .less = draft_prob, .n_vocab = n_vocab,
         .without_id = draft_prob == NULL ? point_id : -1,
     };
-    const int32_t id = sampling_draw_weights(&left, coin);
+    const int32_t id = mutant(MUTANT_RESIDUAL_IS_TARGET) ? -1 : sampling_draw_weights(&left, coin);
     return id >= 0 ? id : verify_target_draw(target_prob, n_vocab, coin);
 }
 
