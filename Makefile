@@ -211,7 +211,12 @@ mutants-build: $(addprefix $(BUILD)/tests/,$(MUTANT_SUITES))
 # Rewritten only when its content changes, so that objects depend on the flags they were built with.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(CC) $(CFLAGS_ALL) | $(ISA_FLAGS_fma) | $(ISA_FLAGS_avx2) | $(ISA_FLAGS_avx512) | $(CXX) $(CFLAGS_SIMT) | $(CFLAGS_CUDA)' > $@.new
+	@printf '%s\n' '$(CC) $(CFLAGS_ALL) | $(ISA_FLAGS_fma) | $(ISA_FLAGS_avx2) | $(ISA_FLAGS_avx512)' > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+$(BUILD)/flags-device: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(CXX) $(CFLAGS_SIMT) | $(NVCC) $(CFLAGS_CUDA)' > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # The commit that a result was measured at; "unknown" outside a checkout.
@@ -265,11 +270,11 @@ define simt_compile
 $(call say,simt,$<)
 $(SHOW)$(CXX) $(CFLAGS_SIMT) -x c++ -c $< -o $@
 endef
-$(BUILD)/simt/%.o: %.cu $(BUILD)/flags
+$(BUILD)/simt/%.o: %.cu $(BUILD)/flags-device
 	$(simt_compile)
-$(BUILD)/simt/%.o: %.cpp $(BUILD)/flags
+$(BUILD)/simt/%.o: %.cpp $(BUILD)/flags-device
 	$(simt_compile)
-$(BUILD)/%.o: %.cu $(BUILD)/flags
+$(BUILD)/%.o: %.cu $(BUILD)/flags-device
 	@mkdir -p $(@D)
 	$(call say,nvcc,$<)
 	$(SHOW)$(NVCC) $(CFLAGS_CUDA) -MD -MF $(@:.o=.d) -c $< -o $@

@@ -63,7 +63,7 @@ enum { CUDA_PARTIALS = 64 };
 
 /* Sum of squares of x[0 .. n), the same in every thread. For blocks of at least 64 threads, all of which
  * must come. `partial` is used until the next barrier. */
-DEVICE_FN float cuda_square_sum(const float *__restrict__ x, int32_t n, SHARED_PTR(float) partial)
+DEVICE_FN float cuda_square_sum(const float *x, int32_t n, SHARED_PTR(float) partial)
 {
     if (threadIdx.x < CUDA_PARTIALS) {
         float sum = 0.0f;

@@ -112,7 +112,9 @@ int cuda_page_copy(const struct cuda_op_page_copy *op, struct CUstream_st *strea
 
 /* ---- choose.cu: rows of logits to tokens, without penalties, biases and filters ---- */
 struct cuda_choose_row { uint64_t seed; int32_t position; float temperature; /* 0: the highest logit */ };
-/* What sampling_choose() would answer: a token, or that the row cannot be used. */
+/* What sampling_choose() would answer: a token, or why the row cannot be used. */
+enum { CUDA_CHOICE_GOOD, CUDA_CHOICE_NOT_FINITE /* NaN or +inf */, CUDA_CHOICE_NOTHING /* all -inf */,
+       CUDA_CHOICE_OVERFLOW /* the highest logit, divided by the temperature */ };
 struct cuda_choice { int32_t id; uint32_t bad; };
 struct cuda_op_choose {
     const float *logits;                /* [n_rows, n_vocab] */

@@ -8,10 +8,10 @@
  *     ...                                          │   group's, groups to the total
  *     warp 7   segment 7, 15, 23 .. ───────────────┘
  *
- * Not here: tensor cores for many rows. Blocks' dot products are exact integers, so they would give the
- * same bits.
+ * Dots of quantised blocks come from dp4a for few rows, from the tensor cores' integer products for more:
+ * exact integers, so the same bits.
  */
-#include "backend/cuda/weights.cuh"
+#include "backend/cuda/weights_mma.cuh"
 
 enum { LINEAR_WARPS = 8, LINEAR_THREADS = LINEAR_WARPS * CUDA_WARP };
 
@@ -48,9 +48,9 @@ DEVICE_FN void linear_store(const cuda_op_linear::cuda_linear_part &part, int32_
 
 /* Shapes: weights in tiles of 32 outputs (layout.h), x panels of 8 rows or [n_rows, f32_stride], out
  * [n_rows, n_out]. Grid: tiles of all parts. Block: 8 warps; lane = output, warp = segment, ROWS rows at
- * a time, of at most 64.
- * Reads each weight once (float types: once for 16 rows, then from L2), x once a block. Bound by memory up
- * to about 16 rows, then by dp4a or fma.
+ * a time, of at most 64 (with matrix products a lane has the sums of four outputs and two rows).
+ * Reads each weight once (float types: once for 16 rows, then from L2), x once a block. Bound by memory for
+ * few rows, for more by converting and joining the dots of each 32 inputs. Neither was measured.
  * Accumulates: exact int32 per 32 inputs, joined by fma in fp32. Plan: exact.
  * Reference: linear_tile_scalar, through backend_linear. */
 template <class Weights, int ROWS>
@@ -75,12 +75,7 @@ static __global__ void __launch_bounds__(LINEAR_THREADS) linear_stream_kernel(co
         }
         for (int32_t first = 0; first < op.n_rows; first += ROWS) {
             if (segment < n_segments) {
-                float acc[ROWS] = {};
-                weights.template accumulate<ROWS>(op.x, first, op.n_rows - 1, acc);
-#pragma unroll
-                for (int r = 0; r < ROWS; r++) {
-                    sums[(cuda_warp() * ROWS + r) * CUDA_WARP + cuda_lane()] = acc[r];
-                }
+                weights.template sums<ROWS>(op.x, first, op.n_rows - 1, sums + cuda_warp() * ROWS * CUDA_WARP);
             }
             __syncthreads();
             for (int32_t i = (int32_t)threadIdx.x; i < ROWS * CUDA_WARP; i += LINEAR_THREADS) {
@@ -114,32 +109,38 @@ template <class Weights, int ROWS> static void linear_launch(const cuda_op_linea
     CUDA_LAUNCH(kernel, n_tiles, LINEAR_THREADS, shared_bytes, stream, op);
 }
 
-template <class Weights> static void linear_rows(const cuda_op_linear &op, unsigned n_tiles,
-                                                 struct CUstream_st *stream)
+/* Up to four rows by Few, more by Many, MOST at a time. */
+template <class Few, class Many, int MOST>
+static void linear_rows(const cuda_op_linear &op, unsigned n_tiles, struct CUstream_st *stream)
 {
     if (op.n_rows == 1) {
-        linear_launch<Weights, 1>(op, n_tiles, stream);
+        linear_launch<Few, 1>(op, n_tiles, stream);
     } else if (op.n_rows == 2) {
-        linear_launch<Weights, 2>(op, n_tiles, stream);
+        linear_launch<Few, 2>(op, n_tiles, stream);
     } else if (op.n_rows <= 4) {
-        linear_launch<Weights, 4>(op, n_tiles, stream);
-    } else if (op.n_rows <= 8 || Weights::PANEL == 8) {
-        linear_launch<Weights, 8>(op, n_tiles, stream);
+        linear_launch<Few, 4>(op, n_tiles, stream);
+    } else if (op.n_rows <= 8) {
+        linear_launch<Many, 8>(op, n_tiles, stream);
     } else {
-        linear_launch<Weights, Weights::PANEL>(op, n_tiles, stream);
+        linear_launch<Many, MOST>(op, n_tiles, stream);
     }
+}
+
+template <int TYPE> static void linear_floats(const cuda_op_linear &op, unsigned n_tiles, struct CUstream_st *stream)
+{
+    linear_rows<weights_float<TYPE>, weights_float<TYPE>, 16>(op, n_tiles, stream);
 }
 
 static cudaError_t linear_some_rows(const cuda_op_linear &op, unsigned n_tiles, struct CUstream_st *stream)
 {
     switch ((int)op.part[0].weight.type) {
-    case TENSOR_F32: linear_rows<weights_float<TENSOR_F32>>(op, n_tiles, stream); break;
-    case TENSOR_F16: linear_rows<weights_float<TENSOR_F16>>(op, n_tiles, stream); break;
-    case TENSOR_BF16: linear_rows<weights_float<TENSOR_BF16>>(op, n_tiles, stream); break;
-    case TENSOR_Q8_0: linear_rows<weights_q8_0>(op, n_tiles, stream); break;
-    case TENSOR_Q4_0: linear_rows<weights_q4_0>(op, n_tiles, stream); break;
-    case TENSOR_Q4_K: linear_rows<weights_q4_k>(op, n_tiles, stream); break;
-    case TENSOR_Q6_K: linear_rows<weights_q6_k>(op, n_tiles, stream); break;
+    case TENSOR_F32: linear_floats<TENSOR_F32>(op, n_tiles, stream); break;
+    case TENSOR_F16: linear_floats<TENSOR_F16>(op, n_tiles, stream); break;
+    case TENSOR_BF16: linear_floats<TENSOR_BF16>(op, n_tiles, stream); break;
+    case TENSOR_Q8_0: linear_rows<weights_q8_0, mma_small<2, 0>, 8>(op, n_tiles, stream); break;
+    case TENSOR_Q4_0: linear_rows<weights_q4_0, mma_small<1, 8>, 8>(op, n_tiles, stream); break;
+    case TENSOR_Q4_K: linear_rows<weights_q4_k, mma_q4_k, 8>(op, n_tiles, stream); break;
+    case TENSOR_Q6_K: linear_rows<weights_q6_k, mma_q6_k, 8>(op, n_tiles, stream); break;
     default: return cudaErrorInvalidValue;
     }
     return cudaGetLastError();

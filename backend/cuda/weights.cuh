@@ -2,9 +2,9 @@
  * type. layout.h draws what is loaded; backend/cpu/linear_scalar.c is the definition of the sums.
  *
  * Each struct offers
- *     load(tile, segment, n_in)              this lane's part of a segment
- *     accumulate<ROWS>(x, first, last, acc)  the chains of rows first .. first + ROWS - 1, from +0
- *     element(tile, n_in, lane, i)           weight i of an output, widened (embeddings)
+ *     load(tile, segment, n_in)            this lane's part of a segment
+ *     sums<ROWS>(x, first, last, to)       the segment sums of rows first .. first + ROWS - 1, [row][output]
+ *     element(tile, n_in, lane, i)         weight i of an output, widened (embeddings)
  */
 #ifndef BACKEND_CUDA_WEIGHTS_CUH
 #define BACKEND_CUDA_WEIGHTS_CUH
@@ -28,6 +28,15 @@ DEVICE_FN int32_t cuda_inputs_here(int32_t n_in, int32_t segment)
 {
     const int32_t left = n_in - segment * SEGMENT_ELEMS;
     return left < SEGMENT_ELEMS ? left : (int32_t)SEGMENT_ELEMS;
+}
+
+/* A lane's sums of ROWS rows, [row][output]. */
+template <int ROWS> DEVICE_FN void cuda_put_sums(const float *acc, SHARED_PTR(float) to)
+{
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        to[r * CUDA_WARP + cuda_lane()] = acc[r];
+    }
 }
 
 /* ---- what a row brings to a block of 32 inputs ---- */
@@ -59,8 +68,9 @@ DEVICE_FN void cuda_unpack_nibbles(const uint4 &code, int32_t *w)
 /* The chains of ROWS rows over the blocks of a segment, whatever the type: Weights says what the codes
  * of a block are and how its two exact half dots join a chain. */
 template <int ROWS, class Weights>
-DEVICE_FN void cuda_accumulate_blocks(const Weights &weights, int n_blocks, const unsigned char *x, float *acc)
+DEVICE_FN void cuda_sum_blocks(const Weights &weights, int n_blocks, const unsigned char *x, SHARED_PTR(float) to)
 {
+    float acc[ROWS] = {};
 #pragma unroll
     for (int b = 0; b < CUDA_SEGMENT_BLOCKS; b++) {
         if (b < n_blocks) {
@@ -73,11 +83,12 @@ DEVICE_FN void cuda_accumulate_blocks(const Weights &weights, int n_blocks, cons
             }
         }
     }
+    cuda_put_sums<ROWS>(acc, to);
 }
 
 /* Blocks of 32 with one half each: Q8_0 (PLANES 2, OFFSET 0: codes are signed) and Q4_0 (1, 8). */
 template <int PLANES, int OFFSET> struct weights_small {
-    enum { TYPE = PLANES == 2 ? TENSOR_Q8_0 : TENSOR_Q4_0, PANEL = CUDA_PANEL_ROWS };
+    enum { TYPE = PLANES == 2 ? TENSOR_Q8_0 : TENSOR_Q4_0 };
     uint4 scales, code[CUDA_SEGMENT_BLOCKS][PLANES];
     int32_t segment, n_blocks;
 
@@ -115,11 +126,11 @@ template <int PLANES, int OFFSET> struct weights_small {
         return mathx_fma((float)dot, cuda_half_of(scales, b) * x.scale, acc);
     }
     template <int ROWS>
-    __device__ __forceinline__ void accumulate(const cuda_act &x, int32_t first, int32_t, float *acc) const
+    __device__ __forceinline__ void sums(const cuda_act &x, int32_t first, int32_t, SHARED_PTR(float) to) const
     {
-        cuda_accumulate_blocks<ROWS>(*this, n_blocks,
-                                     x.q8 + cuda_act_block(x.n_cols, first / CUDA_PANEL_ROWS,
-                                                           segment * CUDA_SEGMENT_BLOCKS), acc);
+        cuda_sum_blocks<ROWS>(*this, n_blocks,
+                              x.q8 + cuda_act_block(x.n_cols, first / CUDA_PANEL_ROWS,
+                                                    segment * CUDA_SEGMENT_BLOCKS), to);
     }
     static __device__ float element(const unsigned char *tile, int32_t, int lane, int32_t i)
     {
@@ -139,7 +150,7 @@ typedef weights_small<1, 8> weights_q4_0;
 
 /* Blocks of 256: header word 0 is d and dmin, words 1..3 eight scales and eight minimums of 6 bits. */
 struct weights_q4_k {
-    enum { TYPE = TENSOR_Q4_K, PANEL = CUDA_PANEL_ROWS };
+    enum { TYPE = TENSOR_Q4_K };
     uint4 header, code[CUDA_SEGMENT_BLOCKS];
     int32_t segment;
 
@@ -169,16 +180,21 @@ struct weights_q4_k {
     }
     __device__ __forceinline__ float join(int b, int32_t low, int32_t high, const act_block &x, float acc) const
     {
-        const float d = cuda_half(header.x & 0xffffu), dmin = cuda_half(header.x >> 16);
-        acc = mathx_fma((float)(scale(header, b) * (low + high)), d * x.scale, acc);
-        return mathx_fma((float)(minimum(header, b) * x.sum), -(dmin * x.scale), acc);
+        return join_block(header, b, low + high, x.scale, x.sum, acc);
+    }
+    static __device__ __forceinline__ float join_block(const uint4 &h, int b, int32_t dot, float act_scale,
+                                                       int32_t sum, float acc)
+    {
+        const float d = cuda_half(h.x & 0xffffu), dmin = cuda_half(h.x >> 16);
+        acc = mathx_fma((float)(scale(h, b) * dot), d * act_scale, acc);
+        return mathx_fma((float)(minimum(h, b) * sum), -(dmin * act_scale), acc);
     }
     template <int ROWS>
-    __device__ __forceinline__ void accumulate(const cuda_act &x, int32_t first, int32_t, float *acc) const
+    __device__ __forceinline__ void sums(const cuda_act &x, int32_t first, int32_t, SHARED_PTR(float) to) const
     {
-        cuda_accumulate_blocks<ROWS>(*this, CUDA_SEGMENT_BLOCKS,
-                                     x.q8 + cuda_act_block(x.n_cols, first / CUDA_PANEL_ROWS,
-                                                           segment * CUDA_SEGMENT_BLOCKS), acc);
+        cuda_sum_blocks<ROWS>(*this, CUDA_SEGMENT_BLOCKS,
+                              x.q8 + cuda_act_block(x.n_cols, first / CUDA_PANEL_ROWS,
+                                                    segment * CUDA_SEGMENT_BLOCKS), to);
     }
     static __device__ float element(const unsigned char *tile, int32_t, int lane, int32_t i)
     {
@@ -195,7 +211,7 @@ struct weights_q4_k {
 
 /* Blocks of 256: sixteen signed scales, of 16 inputs each, and one half. */
 struct weights_q6_k {
-    enum { TYPE = TENSOR_Q6_K, PANEL = CUDA_PANEL_ROWS, OFFSET = 32 };
+    enum { TYPE = TENSOR_Q6_K, OFFSET = 32 };
     uint4 scales, low[CUDA_SEGMENT_BLOCKS], high[CUDA_SEGMENT_BLOCKS / 2];
     float d;
     int32_t segment;
@@ -229,16 +245,22 @@ struct weights_q6_k {
     }
     __device__ __forceinline__ float join(int b, int32_t lower, int32_t upper, const act_block &x, float acc) const
     {
-        const int32_t dot = scale(scales, 2 * b) * (lower - OFFSET * x.half) +
-                            scale(scales, 2 * b + 1) * (upper - OFFSET * (x.sum - x.half));
-        return mathx_fma((float)dot, d * x.scale, acc);
+        return join_block(scales, d, b, lower, upper, x.scale, x.sum, x.half, acc);
+    }
+    static __device__ __forceinline__ float join_block(const uint4 &scales, float d, int b, int32_t lower,
+                                                       int32_t upper, float act_scale, int32_t sum, int32_t half,
+                                                       float acc)
+    {
+        const int32_t dot = scale(scales, 2 * b) * (lower - OFFSET * half) +
+                            scale(scales, 2 * b + 1) * (upper - OFFSET * (sum - half));
+        return mathx_fma((float)dot, d * act_scale, acc);
     }
     template <int ROWS>
-    __device__ __forceinline__ void accumulate(const cuda_act &x, int32_t first, int32_t, float *acc) const
+    __device__ __forceinline__ void sums(const cuda_act &x, int32_t first, int32_t, SHARED_PTR(float) to) const
     {
-        cuda_accumulate_blocks<ROWS>(*this, CUDA_SEGMENT_BLOCKS,
-                                     x.q8 + cuda_act_block(x.n_cols, first / CUDA_PANEL_ROWS,
-                                                           segment * CUDA_SEGMENT_BLOCKS), acc);
+        cuda_sum_blocks<ROWS>(*this, CUDA_SEGMENT_BLOCKS,
+                              x.q8 + cuda_act_block(x.n_cols, first / CUDA_PANEL_ROWS,
+                                                    segment * CUDA_SEGMENT_BLOCKS), to);
     }
     static __device__ float element(const unsigned char *tile, int32_t, int lane, int32_t i)
     {
@@ -257,7 +279,7 @@ struct weights_q6_k {
 /* F32, F16, BF16. A segment does not fit in registers: it is read again for each 16 rows, by then from
  * the L2 cache. */
 template <int FLOAT_TYPE> struct weights_float {
-    enum { TYPE = FLOAT_TYPE, PANEL = 16, GROUP = FLOAT_TYPE == TENSOR_F32 ? 4 : 8 };
+    enum { TYPE = FLOAT_TYPE, GROUP = FLOAT_TYPE == TENSOR_F32 ? 4 : 8 };
     const unsigned char *at;
     int32_t segment, n_inputs;
 
@@ -279,8 +301,9 @@ template <int FLOAT_TYPE> struct weights_float {
     }
     /* Rows after `last` are computed as `last`, and dropped by the caller. */
     template <int ROWS>
-    __device__ __forceinline__ void accumulate(const cuda_act &x, int32_t first, int32_t last, float *acc) const
+    __device__ __forceinline__ void sums(const cuda_act &x, int32_t first, int32_t last, SHARED_PTR(float) to) const
     {
+        float acc[ROWS] = {};
         const float *base = x.f32 + segment * SEGMENT_ELEMS;
         int32_t i = 0;
         for (; i + GROUP <= n_inputs; i += GROUP) {
@@ -306,6 +329,7 @@ template <int FLOAT_TYPE> struct weights_float {
                 acc[r] = mathx_fma(widen(words, i % GROUP), base[(size_t)row * (size_t)x.f32_stride + i], acc[r]);
             }
         }
+        cuda_put_sums<ROWS>(acc, to);
     }
     static __device__ float element(const unsigned char *tile, int32_t, int lane, int32_t i)
     {

@@ -1,0 +1,129 @@
+/* Tokens chosen on the device are those that sampling_choose() names: any vocabulary, any temperature, ties,
+ * rows that cannot be used.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "sampling/sampling.h"
+#include "tests/simt/bed.h"
+
+enum { MAX_ROWS = 17 };
+
+static void check(const float *logits, const struct cuda_choose_row *rows, int32_t n_rows, int32_t n_vocab,
+                  uint32_t *bad)
+{
+    struct bed bed;
+    struct sampling_scratch *scratch;
+    bed_init(&bed);
+    assert_int_equal(sampling_scratch_create(n_vocab, &scratch), STATUS_OK);
+    for (int backward = 0; backward < 2; backward++) {
+        struct cuda_choice *out = bed_output((size_t)n_rows, sizeof *out);
+        uint64_t *device_scratch = bed_output((size_t)n_rows * CUDA_CHOOSE_SCRATCH, sizeof *device_scratch);
+        bed_order(backward);
+        bed_launched(cuda_choose(&(struct cuda_op_choose){ logits, rows, out, device_scratch, n_rows, n_vocab },
+                                 NULL));
+        for (int32_t row = 0; row < n_rows; row++) {
+            struct sampling_params params;
+            struct sampling_choice choice;
+            sampling_params_defaults(&params);
+            params.temperature = rows[row].temperature;
+            params.seed = rows[row].seed;
+            params.top_k = 0;
+            params.top_p = 1.0f;
+            params.min_p = 0.0f;
+            params.n_top_logprobs = -1;
+            assert_true(sampling_is_plain(&params));
+            const enum status status =
+                sampling_choose(bed.backend, &params, logits + (size_t)row * (size_t)n_vocab, n_vocab, NULL, 0,
+                                rows[row].position, scratch, &choice);
+            assert_int_equal(out[row].bad == CUDA_CHOICE_GOOD, status == STATUS_OK);
+            if (status == STATUS_OK) {
+                assert_int_equal(out[row].id, choice.id);
+            }
+            if (bad != NULL) {
+                bad[row] = out[row].bad;
+            }
+        }
+        bed_output_free(out);
+        bed_output_free(device_scratch);
+    }
+    sampling_scratch_destroy(scratch);
+    bed_deinit(&bed);
+}
+
+static void any_vocabulary_and_temperature(void **state)
+{
+    static const int32_t n_vocab[] = { 1, 3, 31, 32, 33, 1023, 1025, 3001 };
+    static const float temperature[] = { 0.0f, 0.3f, 0.7f, 1.0f, 1.5f };
+    (void)state;
+    for (int32_t n_rows = 1; n_rows <= MAX_ROWS; n_rows++) {
+        const int32_t n = n_vocab[n_rows % 8];
+        float *logits = mem_alloc((size_t)n_rows * (size_t)n, sizeof *logits);
+        struct cuda_choose_row rows[MAX_ROWS];
+        for (int32_t i = 0; i < n_rows * n; i++) {
+            logits[i] = bed_float() * 8;
+            logits[i] = i % 7 == 3 ? -MATHX_INF : logits[i];
+        }
+        logits[0] = 1.0f; /* something is possible, in a vocabulary of one too */
+        for (int32_t i = 0; i < n_rows; i++) {
+            logits[i * n] = 1.0f;
+            rows[i] = (struct cuda_choose_row){ bed_word(), (int32_t)(bed_word() % 100000), temperature[i % 5] };
+        }
+        check(logits, rows, n_rows, n, NULL);
+        mem_free(logits);
+    }
+}
+
+static void ties_go_to_the_lowest_id(void **state)
+{
+    enum { N = 2100, N_ROWS = 3 };
+    float *logits = mem_alloc(N_ROWS * N, sizeof *logits);
+    const struct cuda_choose_row rows[N_ROWS] = { { 1, 2, 0.0f }, { 1, 2, 0.0f }, { 1, 2, 1.0f } };
+    (void)state;
+    for (int32_t i = 0; i < N_ROWS * N; i++) {
+        logits[i] = -1.0f;
+    }
+    logits[70] = logits[1500] = logits[2099] = 5.0f;
+    logits[N + 1030] = -0.0f; /* equal, and first */
+    logits[N + 1031] = 0.0f;
+    check(logits, rows, N_ROWS, N, NULL);
+    mem_free(logits);
+}
+
+static void rows_that_cannot_be_used(void **state)
+{
+    enum { N = 1030, N_ROWS = 6 };
+    float *logits = bed_floats(N_ROWS * N);
+    const struct cuda_choose_row rows[N_ROWS] = { { 1, 2, 0.0f }, { 1, 2, 1.0f }, { 1, 2, 1.0f },
+                                                  { 1, 2, 1.0f }, { 1, 2, 1e-38f }, { 1, 2, 0.0f } };
+    uint32_t bad[N_ROWS];
+    (void)state;
+    logits[N - 1] = MATHX_NAN;
+    logits[N + 1025] = MATHX_INF;
+    for (int32_t i = 0; i < N; i++) {
+        logits[2 * N + i] = -MATHX_INF;
+    }
+    logits[3 * N + 5] = -MATHX_INF;
+    check(logits, rows, N_ROWS, N, bad);
+    assert_int_equal(bad[0], CUDA_CHOICE_NOT_FINITE);
+    assert_int_equal(bad[1], CUDA_CHOICE_NOT_FINITE);
+    assert_int_equal(bad[2], CUDA_CHOICE_NOTHING);
+    assert_int_equal(bad[3], CUDA_CHOICE_GOOD);
+    assert_int_equal(bad[4], CUDA_CHOICE_OVERFLOW);
+    assert_int_equal(bad[5], CUDA_CHOICE_GOOD);
+    mem_free(logits);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_vocabulary_and_temperature),
+        cmocka_unit_test(ties_go_to_the_lowest_id),
+        cmocka_unit_test(rows_that_cannot_be_used),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
