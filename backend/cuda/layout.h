@@ -23,7 +23,7 @@
  *
  *     [8][32] codes | [8] float scales | [8] int32 sums | [8] int32 sums of the first 16
  *
- * Rows that a last panel lacks hold anything; they are read and not used.
+ * Rows that a last panel lacks hold zeros or what an earlier row was; they are read and not used.
  */
 #ifndef BACKEND_CUDA_LAYOUT_H
 #define BACKEND_CUDA_LAYOUT_H

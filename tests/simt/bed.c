@@ -176,6 +176,21 @@ void bed_weight_deinit(struct bed_weight *weight)
     mem_free(weight->file);
 }
 
+/* Rows as an earlier pass may have left them; NaN, so that they show wherever they are used. */
+static void fill_stale(unsigned char *q8, size_t n_blocks)
+{
+    const float scale = MATHX_NAN;
+    const int32_t sum = 32 * 77, half = 16 * 77;
+    for (size_t b = 0; b < n_blocks; b++, q8 += CUDA_ACT_BLOCK_BYTES) {
+        memset(q8, 77, CUDA_ACT_SCALES);
+        for (int32_t r = 0; r < CUDA_PANEL_ROWS; r++) {
+            memcpy(q8 + CUDA_ACT_SCALES + r * 4, &scale, 4);
+            memcpy(q8 + CUDA_ACT_SUMS + r * 4, &sum, 4);
+            memcpy(q8 + CUDA_ACT_HALVES + r * 4, &half, 4);
+        }
+    }
+}
+
 void bed_act_init(struct bed_act *act, const float *x, int32_t n_rows, int32_t n_cols)
 {
     const int32_t stride = (n_cols + 3) / 4 * 4 + 4;
@@ -184,6 +199,7 @@ void bed_act_init(struct bed_act *act, const float *x, int32_t n_rows, int32_t n
     act->device = (struct cuda_act){ .n_cols = n_cols, .f32_stride = stride,
                                      .f32 = bed_output((size_t)n_rows * (size_t)stride, sizeof(float)),
                                      .q8 = bed_output(cuda_act_q8_bytes(n_cols, n_rows), 1) };
+    fill_stale(act->device.q8, cuda_act_q8_bytes(n_cols, n_rows) / CUDA_ACT_BLOCK_BYTES);
     for (int32_t row = 0; x != NULL && row < n_rows; row++) {
         const float *from = x + (size_t)row * (size_t)n_cols;
         memcpy(act->cpu.f32 + (size_t)row * (size_t)n_cols, from, (size_t)n_cols * sizeof *x);

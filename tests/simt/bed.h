@@ -41,7 +41,8 @@ struct bed_weight { unsigned char *file; struct weight cpu; struct cuda_weight d
 void bed_weight_init(struct bed_weight *weight, enum tensor_type type, int32_t n_out, int32_t n_in);
 void bed_weight_deinit(struct bed_weight *weight);
 
-/* Rows of activations of both: floats filled with x (NULL: left), panels empty. */
+/* Rows of activations of both: floats filled with x (NULL: left), panels of
+ * the device with stale rows. */
 struct bed_act { struct act cpu; void *cpu_memory; struct cuda_act device; };
 void bed_act_init(struct bed_act *act, const float *x, int32_t n_rows, int32_t n_cols);
 void bed_act_deinit(struct bed_act *act);

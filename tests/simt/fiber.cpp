@@ -9,11 +9,13 @@
 #include <sys/mman.h>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
 namespace {
 
+enum { GUARD_BYTES = 4096 };
 unsigned char *stacks; /* [FIBER_CAP][FIBER_STACK_BYTES], the lowest page of each may not be touched */
 unsigned running;
 
@@ -28,7 +30,7 @@ unsigned char *stack_of(unsigned fiber)
         }
         stacks = static_cast<unsigned char *>(memory);
         for (unsigned i = 0; i < FIBER_CAP; i++) {
-            mprotect(stacks + (size_t)i * FIBER_STACK_BYTES, 4096, PROT_NONE);
+            mprotect(stacks + (size_t)i * FIBER_STACK_BYTES, GUARD_BYTES, PROT_NONE);
         }
     }
     return stacks + (size_t)fiber * FIBER_STACK_BYTES;
@@ -50,7 +52,11 @@ void after_leave(void)
 {
     __sanitizer_finish_switch_fiber(fiber_fake[running], &host_stack, &host_stack_bytes);
 }
-void forget(unsigned fiber) { fiber_fake[fiber] = nullptr; }
+void forget(unsigned fiber) /* frames of a fiber that was left for good */
+{
+    fiber_fake[fiber] = nullptr;
+    __asan_unpoison_memory_region(stack_of(fiber) + GUARD_BYTES, FIBER_STACK_BYTES - GUARD_BYTES);
+}
 #else
 void before_enter(unsigned) {}
 void after_enter(void) {}

@@ -40,7 +40,9 @@ enum { SIMT_WARP = 32, SIMT_WORDS_IN = 6, SIMT_WORDS_OUT = 4 };
 
 cudaError_t simt_run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void *), const void *args);
 cudaError_t cudaGetLastError(void); /* of the last launch */
-[[noreturn]] void simt_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Ends the block and does not return. (Not declared so: the address sanitizer would look for the end of a
+ * stack that is not the thread's.) */
+void simt_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void simt_barrier(const char *file, int line);
 /* Lane `lane` of the warp gives words_in; `source`: the lane whose words it wants (SIMT_SHUFFLE). */
 void simt_warp(enum simt_warp_op op, unsigned mask, int source, const uint32_t *words_in, uint32_t *words_out);
