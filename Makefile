@@ -1,6 +1,7 @@
 # Tandem. `make help` is the contents page, made from the `##` comments below.
 #
-# Output goes to build/<variant>/. Variants by variable: SAN=address|undefined|thread, DEBUG=1.
+# Output goes to build/<variant>/. Variants by variable: SAN=address|undefined|thread, DEBUG=1. CUDA=1
+# compiles device code too.
 # Warnings are errors with WERROR=1 or CI=true. A change of flags rebuilds what it touches. V=1 shows
 # the commands.
 

@@ -4,7 +4,6 @@
 #include <cuda_runtime.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "tests/simt/fiber.h"
 
@@ -33,7 +32,6 @@ simt_order block_order, thread_order;
 char error[512]; /* the first since it was taken */
 char taken[512];
 bool launch_failed, block_failed;
-unsigned long long n_launches, n_switches;
 
 thread_state threads[MAX_THREADS];
 unsigned n_threads, current;
@@ -73,7 +71,6 @@ void thread_main(void)
 void wait_as(wait state)
 {
     threads[current].state = state;
-    n_switches++;
     fiber_leave();
 }
 
@@ -313,7 +310,6 @@ void *simt_shared_dynamic(size_t *bytes)
 
 cudaError_t simt_run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void *), const void *args)
 {
-    n_launches++;
     launch_failed = false;
     blockIdx = { 0, 0, 0 };
     const unsigned long long in_block = (unsigned long long)block.x * block.y * block.z;
@@ -356,6 +352,3 @@ const char *simt_take_error(void)
     error[0] = 0;
     return taken;
 }
-
-unsigned long long simt_n_launches(void) { return n_launches; }
-unsigned long long simt_n_switches(void) { return n_switches; }

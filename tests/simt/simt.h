@@ -29,10 +29,6 @@ void simt_set_order(enum simt_order blocks, enum simt_order threads);
 /* What was wrong with the first bad launch since the last call, or NULL. Valid until the next launch. */
 const char *simt_take_error(void);
 
-/* Launches, and switches between threads, since program start. */
-unsigned long long simt_n_launches(void);
-unsigned long long simt_n_switches(void);
-
 #ifdef __cplusplus
 }
 #endif

@@ -25,7 +25,6 @@ struct dim3 {
 struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
 
 typedef struct CUstream_st *cudaStream_t;
 typedef int cudaError_t;
@@ -81,12 +80,6 @@ template <class T> T __shfl_xor_sync(unsigned mask, T value, int lanes)
 {
     return simt_shuffle(mask, value, simt_lane() ^ lanes);
 }
-template <class T> T __shfl_down_sync(unsigned mask, T value, int by)
-{
-    const int source = simt_lane() + by;
-    return simt_shuffle(mask, value, source < SIMT_WARP ? source : simt_lane());
-}
-
 static inline void simt_mma_s8(const int32_t *a, const int32_t *b, int32_t *d)
 {
     uint32_t words[SIMT_WORDS_IN], out[SIMT_WORDS_OUT];
@@ -138,19 +131,12 @@ static inline int __dp4a(int a, int b, int c)
     return c + x[0] * y[0] + x[1] * y[1] + x[2] * y[2] + x[3] * y[3];
 }
 static inline float __fsqrt_rn(float x) { return __builtin_sqrtf(x); }
-static inline float __fdiv_rn(float x, float y) { return x / y; }
 
 /* ---- atomics: threads hand over at barriers only, so plain code is atomic ---- */
 template <class T> T atomicMax(T *at, T value)
 {
     const T old = *at;
     *at = old < value ? value : old;
-    return old;
-}
-template <class T> T atomicOr(T *at, T value)
-{
-    const T old = *at;
-    *at = old | value;
     return old;
 }
 template <class T> T atomicAdd(T *at, T value)
