@@ -11,6 +11,7 @@
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -67,8 +68,16 @@ void lane_destroy(struct lane *lane); /* waits for what was submitted */
 int lane_n_workers(const struct lane *lane);
 struct backend *lane_backend(const struct lane *lane);
 /* While `lender` has nothing to do, its own workers claim chunks of `borrower`'s operations. Both
- * directions may be set. Call before the first submit; destroy a lender before its borrower. */
+ * directions may be set; where they are, stop both lanes before destroying either. Call before the first
+ * submit; destroy a lender before its borrower. */
 void lane_lend(struct lane *lender, struct lane *borrower);
+/* Waits for what was submitted and ends the lane's threads; only lane_destroy may follow. NULL is fine. */
+void lane_stop(struct lane *lane);
+/* For the thread that is worker 0 of a lane made with caller_is_worker, instead of sleeping until there
+ * is something to do: waits until *until is not 0, and helps the borrower meanwhile. Whoever sets *until
+ * then calls lane_wake(lane). At most a chunk late. */
+void lane_idle_until(struct lane *lane, const atomic_int *until);
+void lane_wake(struct lane *lane);
 
 /* One operation: fn(args, chunk, worker) is called once for each chunk in 0..n_chunks-1, any order,
  * in parallel; the next operation starts when all have returned. Returns a ticket. Blocks only

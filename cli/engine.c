@@ -95,6 +95,8 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
     options.draft_vocab = conf_text(conf, OPT_DRAFT_VOCAB);
     options.verify = conf_text(conf, OPT_VERIFY);
     options.target_device = conf_text(conf, OPT_TARGET_DEVICE);
+    options.draft_device = conf_text(conf, OPT_DRAFT_DEVICE);
+    options.lend = strcmp(conf_text(conf, OPT_LEND), "on") == 0;
     options.isa = conf_text(conf, OPT_ISA);
     options.plan = conf_text(conf, OPT_PLAN);
     options.kv = conf_text(conf, OPT_KV);

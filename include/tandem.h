@@ -43,6 +43,8 @@ struct td_engine_options {
     const char *verify;        /* "coupled", "rejection" */
     int32_t k;                 /* tokens drafted a round, 0..16; < 0: as many as pay (default) */
     const char *target_device; /* "cpu", "cpu:0-3"; NULL = threads below */
+    const char *draft_device;  /* cores of a draft model, as above; NULL = those of the target */
+    int32_t lend;              /* 1 = idle cores of one device help the other (default 1) */
     const char *isa;           /* "scalar", "avx2", "avx512"; NULL = best */
     const char *plan;          /* "exact" */
     const char *kv;            /* "f16", "f32" */
@@ -74,6 +76,7 @@ struct td_engine_info {
     uint64_t draft_bytes;      /* weights, KV and buffers of a draft model */
     const char *draft, *draft_sources[TD_MAX_SOURCES]; /* as opened; names behind it, NULL beyond the last */
     int32_t n_vocab, context, model_context, threads, n_layers, page;
+    int32_t draft_threads;     /* of a draft model's own device; 0 = it runs where the target does */
     double load_seconds;
 };
 void td_engine_get_info(const struct td_engine *engine, struct td_engine_info *info);

@@ -41,7 +41,7 @@ void td_engine_get_hints(const struct td_engine *engine, struct td_hints *hints)
 
 double td_engine_read_roof(const struct td_engine *engine, double seconds)
 {
-    const struct engine_plan *plan = &engine->plan;
+    const struct device_plan *plan = &engine->plan.target;
     return roof_read_bandwidth(engine->backend, &(struct roof_options){
         .cpus = plan->n_pinned > 0 ? plan->cpus : NULL, .n_threads = plan->n_threads, .seconds = seconds,
         .memory = model_memory(engine->model), .memory_bytes = model_resident_bytes(engine->model) });

@@ -4,6 +4,7 @@
  *                              └── lane: the step thread is worker 0, others help
  */
 #include "scheduler/engine.h"
+#include "scheduler/engine_device.h"
 #include "scheduler/engine_draft.h"
 
 #include <stdio.h>
@@ -13,7 +14,7 @@ void td_engine_options_init(struct td_engine_options *options)
 {
     *options = (struct td_engine_options){
         .draft = "none", .k = POLICY_AUTO, .verify = "coupled", .plan = "exact", .kv = "f16", .page = 64, .prefill_chunk = 512,
-        .max_batch = 1, .max_queue = 1024, .prefix_cache = 1,
+        .max_batch = 1, .max_queue = 1024, .prefix_cache = 1, .lend = 1,
     };
 }
 
@@ -53,15 +54,6 @@ static enum status engine_start(struct td_engine *engine)
 }
 
 /* ---- open ---- */
-static enum status open_device(struct td_engine *engine, const struct td_engine_options *options)
-{
-    const struct engine_plan *plan = &engine->plan;
-    TRY(backend_create("cpu", options->isa, &engine->backend));
-    return lane_create(engine->backend, &(struct lane_options){
-        .cpus = plan->n_pinned > 0 ? plan->cpus : NULL, .n_workers = plan->n_threads,
-        .caller_is_worker = true }, &engine->lane);
-}
-
 /* A model without text is no failure: it runs on ids. */
 static enum status open_text(struct td_engine *engine, const struct model_source *source)
 {
@@ -145,7 +137,8 @@ static void describe_model(struct td_engine *engine)
         .kv_bytes = model_target_kv_bytes(config, &(struct model_target_options){
             .kv = engine->plan.kv, .page_slots = engine->plan.page_slots, .n_pages = engine->plan.n_pages }),
         .n_vocab = config->n_vocab, .context = engine->plan.context,
-        .model_context = config->context_len, .threads = engine->plan.n_threads,
+        .model_context = config->context_len, .threads = engine->plan.target.n_threads,
+        .draft_threads = engine->plan.draft.n_threads,
         .n_layers = config->n_layers, .page = engine->plan.page_slots,
     };
     engine->limits = (struct request_limits){
@@ -158,7 +151,7 @@ static enum status open_engine(struct td_engine *engine, const struct td_engine_
 {
     const int64_t begin_ns = clock_now_ns();
     TRY(engine_plan_check(options, &engine->plan));
-    TRY(open_device(engine, options));
+    TRY(engine_device_open(engine, options));
     TRY(open_model(engine, options));
     describe_model(engine);
     TRY(open_scheduler(engine, options));
@@ -204,7 +197,6 @@ void td_engine_close(struct td_engine *engine)
     target_destroy(engine->target);
     text_close(engine->tokenizer);
     model_destroy(engine->model);
-    lane_destroy(engine->lane);
-    backend_destroy(engine->backend);
+    engine_device_close(engine);
     mem_free(engine);
 }

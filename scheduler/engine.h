@@ -9,11 +9,18 @@
 
 enum { ENGINE_MAX_THREADS = 256, ENGINE_MAX_BATCH = 1024, ENGINE_SENTENCE_CAP = 256 };
 
-/* What the options mean on this machine, for this model. */
-struct engine_plan {
+/* The cores that a model runs on. */
+struct device_plan {
     int cpus[ENGINE_MAX_THREADS];
     int n_threads;
     int n_pinned;              /* 0: more threads than cores, so they are left to the system */
+};
+/* What the options mean on this machine, for this model. */
+struct engine_plan {
+    struct device_plan target;
+    struct device_plan draft;  /* n_threads 0: a draft model runs where the target does */
+    bool drafts_ahead;         /* the draft has a thread of its own, which is worker 0 of its lane */
+    bool lends;                /* each lane's idle workers help the other */
     enum kv_type kv;
     enum verify_rule rule;
     int32_t k_max, fixed_k;    /* of a round; fixed_k POLICY_AUTO: as many as pay */
@@ -32,7 +39,8 @@ enum status engine_plan_settle(const struct engine_plan *plan, const struct td_e
 struct td_engine {
     struct engine_plan plan;
     struct backend *backend;
-    struct lane *lane;
+    struct lane *lane;                      /* the target's; the step thread is its worker 0 */
+    struct lane *draft_lane;                /* NULL: a draft model runs on the target's */
     struct model *model;
     struct target *target;
     struct draft *draft;

@@ -107,7 +107,8 @@ static enum status add_model(struct opening *opening, const char *name, struct d
     if (status == STATUS_OK) {
         const int32_t per_seq = (engine->draft_context + plan->page_slots - 1) / plan->page_slots;
         status = draft_model_create(&(struct draft_model_options){
-            .common = opening->common, .model = engine->draft_model, .lane = engine->lane, .kv = plan->kv,
+            .common = opening->common, .model = engine->draft_model,
+            .lane = engine->draft_lane != NULL ? engine->draft_lane : engine->lane, .kv = plan->kv,
             .context = engine->draft_context, .page_slots = plan->page_slots,
             .n_pages = per_seq * plan->max_batch, .prefill_chunk = plan->prefill_chunk,
             .n_vocab_common = engine->n_vocab_common, .kept_ids = ids, .n_kept = n_ids }, out);
@@ -219,10 +220,18 @@ int32_t engine_draft_k_max(const struct td_engine_options *options)
     return options->k < 0 ? AUTO_K_MAX : options->k < DRAFT_MAX_NODES ? options->k : DRAFT_MAX_NODES;
 }
 
+/* Cores kept for nobody would only be taken from the target. */
+static enum status check_device(const struct td_engine *engine, const struct td_engine_options *options)
+{
+    return options->draft_device == NULL || engine->draft_model != NULL ? STATUS_OK : status_fail(STATUS_INVALID,
+        "the draft device '%s' is for a draft model; there is none", options->draft_device);
+}
+
 enum status engine_draft_open(struct td_engine *engine, const struct td_engine_options *options)
 {
     enum status status = STATUS_OK;
     if (engine_draft_k_max(options) == 0) {
+        TRY(check_device(engine, options));
         TRY(draft_none_create(&engine->draft));
         describe_draft(engine);
         return STATUS_OK;
@@ -232,6 +241,7 @@ enum status engine_draft_open(struct td_engine *engine, const struct td_engine_o
         .max_batch = engine->plan.max_batch, .k_max = engine_draft_k_max(options),
         .wants_prob = engine->plan.rule == VERIFY_REJECTION } };
     TRY_GOTO(add_words(&opening, options->draft), out);
+    TRY_GOTO(check_device(engine, options), out);
     TRY_GOTO(draft_several_create(&opening.common, opening.parts, opening.n_parts, &engine->draft), out);
     describe_draft(engine);
     return STATUS_OK;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "scheduler/engine.h"
+#include "scheduler/engine_device.h"
 #include "scheduler/engine_draft.h"
 
 enum {
@@ -70,103 +71,14 @@ static enum status check_ranges(const struct td_engine_options *options, struct 
     return STATUS_OK;
 }
 
-/* ---- cores ---- */
-struct core_list { int cpus[ENGINE_MAX_THREADS]; int n; };
-
-static bool core_list_has(const struct core_list *list, int cpu)
-{
-    for (int i = 0; i < list->n; i++) {
-        if (list->cpus[i] == cpu) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static enum status core_list_add(struct core_list *list, const struct core_list *usable, long cpu)
-{
-    if (cpu > INT32_MAX || !core_list_has(usable, (int)cpu)) {
-        return status_fail(STATUS_INVALID, "core %ld of the target device is not one this process may use",
-                           cpu);
-    }
-    if (core_list_has(list, (int)cpu)) {
-        return status_fail(STATUS_INVALID, "core %ld is named twice in the target device", cpu);
-    }
-    list->cpus[list->n++] = (int)cpu; /* no two the same, so no more than usable holds */
-    return STATUS_OK;
-}
-
-static long parse_core(const char **at)
-{
-    char *end;
-    if (**at < '0' || **at > '9') {
-        return -1;
-    }
-    const long cpu = strtol(*at, &end, 10);
-    *at = end;
-    return cpu;
-}
-
-/* "0-3,6" */
-static enum status parse_cores(const char *text, const struct core_list *usable, struct core_list *list)
-{
-    for (const char *at = text;; at++) {
-        const long first = parse_core(&at);
-        long last = first;
-        if (first >= 0 && *at == '-') {
-            at++;
-            last = parse_core(&at);
-        }
-        if (first < 0 || last < first || (*at != ',' && *at != '\0')) {
-            return status_fail(STATUS_INVALID, "expected a target device like cpu:0-3, found 'cpu:%s'", text);
-        }
-        for (long cpu = first; cpu <= last; cpu++) {
-            TRY(core_list_add(list, usable, cpu));
-        }
-        if (*at == '\0') {
-            return STATUS_OK;
-        }
-    }
-}
-
-static void use_cores(struct engine_plan *plan, const struct core_list *list, int n_threads)
-{
-    plan->n_threads = n_threads;
-    plan->n_pinned = n_threads <= list->n ? n_threads : 0;
-    memcpy(plan->cpus, list->cpus, (size_t)plan->n_pinned * sizeof *plan->cpus);
-}
-
-static enum status plan_cores(const struct td_engine_options *options, struct engine_plan *plan)
-{
-    struct core_list usable = { .n = 0 }, named = { .n = 0 };
-    int n_physical = 1;
-    const char *device = options->target_device != NULL ? options->target_device : "cpu";
-    usable.n = backend_cpu_list(usable.cpus, ENGINE_MAX_THREADS, &n_physical);
-    if (strcmp(device, "cpu") == 0) {
-        const int n_default = n_physical < ENGINE_MAX_THREADS ? n_physical : ENGINE_MAX_THREADS;
-        use_cores(plan, &usable, options->threads > 0 ? options->threads : n_default);
-        return STATUS_OK;
-    }
-    if (strncmp(device, "cpu:", 4) != 0) {
-        return status_fail(STATUS_UNSUPPORTED, "there is no device '%s'; there are: cpu, cpu:0-3", device);
-    }
-    TRY(parse_cores(device + 4, &usable, &named));
-    if (options->threads > named.n) {
-        return status_fail(STATUS_INVALID, "%d threads do not fit on the %d cores of '%s'",
-                           options->threads, named.n, device);
-    }
-    use_cores(plan, &named, options->threads > 0 ? options->threads : named.n);
-    return STATUS_OK;
-}
-
 enum status engine_plan_check(const struct td_engine_options *options, struct engine_plan *plan)
 {
-    *plan = (struct engine_plan){ .n_threads = 0 };
+    *plan = (struct engine_plan){ .lends = false };
     TRY(check_words(options, plan));
     TRY(check_ranges(options, plan));
     plan->budget_bytes = options->memory_bytes > 0 ? options->memory_bytes : mem_available_bytes();
     plan->budget_source = options->memory_bytes > 0 ? "allowed" : "free";
-    return plan_cores(options, plan);
+    return engine_device_plan(options, plan);
 }
 
 /* ---- memory ---- */

@@ -41,6 +41,9 @@ check "ngram, same digest" same_text --draft ngram --k 4
 check "suffix, same digest" same_text --draft suffix --k 4
 check "layerskip, same digest" same_text --draft layerskip:3 --k 2
 check "two drafts, same digest" same_text --draft suffix,models/stories-draft.gguf --k 3
+check "a draft on a core of its own, same digest" same_text --draft-device cpu --k 3
+check "a draft on a core of its own without help, same digest" same_text --draft-device cpu --lend off --k 3
+check "a device for a draft that computes nothing" says 1 "there is none" run --draft ngram --draft-device cpu -p a
 check "few ids, same digest" same_text --draft-vocab 600 --k 3
 check "rejection at temperature 0, same digest" same_text --verify rejection --k 3
 check "too many layers to skip" says 1 "from 1 to 6 layers" run --draft layerskip:9 -p a

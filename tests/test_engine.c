@@ -451,6 +451,9 @@ static void impossible_options_get_a_sentence(void **state)
     REFUSES(options.target_device = "cpu:0-", TD_INVALID, "cpu:0-3");
     REFUSES(options.target_device = "cpu:4000", TD_INVALID, "4000");
     REFUSES(options.target_device = "cpu:99999999999999999999", TD_INVALID, "core");
+    REFUSES(options.draft_device = "tpu", TD_UNSUPPORTED, "tpu");
+    REFUSES(options.draft_device = "cpu:4000", TD_INVALID, "draft device");
+    REFUSES(options.draft_device = "cpu", TD_INVALID, "there is none");
     REFUSES(options.memory_bytes = 1 << 20, TD_NO_MEMORY, "1.0 MiB are allowed");
 #undef REFUSES
 }

@@ -2,6 +2,7 @@
  * wake, and the floating-point mode.
  */
 #include <fenv.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -110,6 +111,20 @@ static void slow_chunk(const void *arguments, uint32_t chunk, struct lane_worker
     }
 }
 
+struct alone_args { _Atomic int *by_guest; int64_t caller; };
+
+static void other_thread_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct alone_args *args = arguments;
+    (void)chunk;
+    (void)worker;
+    const struct timespec nap = { 0, 2 * 1000 * 1000 };
+    nanosleep(&nap, NULL);
+    if ((int64_t)pthread_self() != args->caller) {
+        atomic_fetch_add(args->by_guest, 1);
+    }
+}
+
 static void test_idle_cores_are_lent(void **unused)
 {
     (void)unused;
@@ -122,6 +137,59 @@ static void test_idle_cores_are_lent(void **unused)
     assert_true(atomic_load(&by_guest) > 0);
     lane_destroy(idle);
     lane_destroy(busy);
+    backend_destroy(backend);
+}
+
+struct waiter { struct lane *lane; atomic_int until, is_back; };
+
+static void *wait_and_help(void *arg)
+{
+    struct waiter *waiter = arg;
+    lane_pin_caller(waiter->lane);
+    lane_idle_until(waiter->lane, &waiter->until);
+    atomic_store(&waiter->is_back, 1);
+    return NULL;
+}
+
+/* Two lanes of a thread each that has nothing to do yet: both help, whichever is busy, and each is back
+ * when it is called. */
+static void test_waiting_threads_help(void **unused)
+{
+    (void)unused;
+    struct backend *backend = make_backend();
+    struct lane *target = make_lane(backend, 1, true), *draft = make_lane(backend, 1, true);
+    struct waiter waiter = { .lane = draft };
+    struct lane *lanes[] = { target, draft };
+    pthread_t thread;
+    _Atomic int by_guest = 0, count = 0, wrong = 0;
+    int value[N_CELLS] = { 0 };
+    lane_lend(target, draft);
+    lane_lend(draft, target);
+    assert_int_equal(pthread_create(&thread, NULL, wait_and_help, &waiter), 0);
+    for (int i = 0; i < 2000; i++) {
+        const struct cells_args args = { &count, value, i, &wrong };
+        lane_wait(target, lane_submit(target, step_cell, &args, sizeof args, N_CELLS));
+    }
+    assert_int_equal(atomic_load(&count), 2000 * N_CELLS);
+    assert_int_equal(atomic_load(&wrong), 0);
+    const struct timespec nap = { 0, 5 * 1000 * 1000 }; /* long enough to fall asleep */
+    for (int i = 0; i < 2; i++) {
+        const int64_t caller = (int64_t)pthread_self();
+        const struct alone_args args = { &by_guest, caller };
+        lane_wait(target, lane_submit(target, other_thread_chunk, &args, sizeof args, 40));
+        nanosleep(&nap, NULL);
+    }
+    assert_true(atomic_load(&by_guest) > 0);
+    assert_false(atomic_load(&waiter.is_back));
+    atomic_store(&waiter.until, 1);
+    lane_wake(draft);
+    pthread_join(thread, NULL);
+    for (int i = 0; i < 2; i++) {
+        lane_stop(lanes[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        lane_destroy(lanes[i]);
+    }
     backend_destroy(backend);
 }
 
@@ -210,7 +278,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order_one_worker),      cmocka_unit_test(test_order_caller_and_one),
         cmocka_unit_test(test_order_own_threads),     cmocka_unit_test(test_two_lanes_and_lending),
-        cmocka_unit_test(test_idle_cores_are_lent),   cmocka_unit_test(test_sleep_and_wake),
+        cmocka_unit_test(test_idle_cores_are_lent),   cmocka_unit_test(test_waiting_threads_help),
+        cmocka_unit_test(test_sleep_and_wake),
         cmocka_unit_test(test_float_mode),            cmocka_unit_test(test_cpu_list),
         cmocka_unit_test(test_refusals),
     };

@@ -115,24 +115,26 @@ static int snapshot_same(struct snapshot a, struct snapshot b)
     return a.ticket == b.ticket && a.n_submitted == b.n_submitted;
 }
 
+/* n, since_ns: turns in vain, and since when; until: what else ends the wait, or NULL */
+struct spin { uint32_t n; int64_t since_ns; struct snapshot own, lent; const atomic_int *until; };
+
 /* Sleeps until something changes in the lane (or in the one it lends to). A change after the
  * snapshot is seen by the second look; one after that finds n_sleepers raised and moves epoch. */
-static void lane_sleep(struct lane *lane, struct snapshot own, struct snapshot lent)
+static void lane_sleep(struct lane *lane, const struct spin *spin)
 {
     struct cpu_wake *wake = &lane->backend->wake;
     struct lane *borrower = atomic_load(&lane->borrower);
     const uint32_t epoch = atomic_load(&wake->epoch);
     atomic_fetch_add(&wake->n_sleepers, 1);
-    const int changed = !snapshot_same(own, lane_snapshot(lane)) || atomic_load(&lane->stopping) ||
-                        (borrower && !snapshot_same(lent, lane_snapshot(borrower)));
+    const int changed = !snapshot_same(spin->own, lane_snapshot(lane)) || atomic_load(&lane->stopping) ||
+                        (borrower && !snapshot_same(spin->lent, lane_snapshot(borrower))) ||
+                        (spin->until && atomic_load(spin->until));
     if (!changed) {
         const struct timespec limit = { .tv_sec = 0, .tv_nsec = 100 * 1000 * 1000 };
         syscall(SYS_futex, &wake->epoch, FUTEX_WAIT_PRIVATE, epoch, &limit, NULL, 0);
     }
     atomic_fetch_sub(&wake->n_sleepers, 1);
 }
-
-struct spin { uint32_t n; int64_t since_ns; struct snapshot own, lent; };
 
 /* One turn of waiting: pause for a while, then sleep. */
 static void lane_idle(struct lane *lane, struct spin *spin)
@@ -152,7 +154,7 @@ static void lane_idle(struct lane *lane, struct spin *spin)
         spin->lent = lent;
         spin->since_ns = spin->n == SPIN_CHECK ? spin->since_ns : clock_now_ns();
     } else if (clock_now_ns() - spin->since_ns > SPIN_NS) {
-        lane_sleep(lane, own, lent);
+        lane_sleep(lane, spin);
         spin->n = 0;
     }
 }
@@ -261,18 +263,26 @@ enum status lane_create(struct backend *backend, const struct lane_options *opti
     return STATUS_OK;
 }
 
-void lane_destroy(struct lane *lane)
+void lane_stop(struct lane *lane)
 {
-    if (!lane) {
+    if (!lane || atomic_load(&lane->stopping)) {
         return;
     }
     lane_wait(lane, atomic_load(&lane->n_submitted));
     atomic_store(&lane->stopping, 1);
     wake_all(&lane->backend->wake);
+    for (int i = lane->first_thread; i < lane->first_thread + lane->n_threads; i++) {
+        pthread_join(lane->threads[i].thread, NULL);
+    }
+}
+
+void lane_destroy(struct lane *lane)
+{
+    if (!lane) {
+        return;
+    }
+    lane_stop(lane);
     for (int i = 0; i < lane->n_workers; i++) {
-        if (i >= lane->first_thread && i < lane->first_thread + lane->n_threads) {
-            pthread_join(lane->threads[i].thread, NULL);
-        }
         mem_free(lane->threads[i].worker.scratch);
     }
     mem_free(lane->threads);
@@ -336,6 +346,26 @@ void lane_wait(struct lane *lane, uint64_t ticket)
         lane_idle(lane, &spin);
     }
     cpu_float_mode_restore(mode);
+}
+
+void lane_idle_until(struct lane *lane, const atomic_int *until)
+{
+    ASSERT(lane->first_thread == 1);
+    const unsigned int mode = cpu_float_mode_enter();
+    struct spin spin = { .until = until };
+    while (!atomic_load(until)) {
+        if (lane_work(lane, &lane->threads[0].worker)) {
+            spin.n = 0;
+            continue;
+        }
+        lane_idle(lane, &spin);
+    }
+    cpu_float_mode_restore(mode);
+}
+
+void lane_wake(struct lane *lane)
+{
+    wake_all(&lane->backend->wake);
 }
 
 int64_t lane_busy_ns(const struct lane *lane)
