@@ -17,6 +17,7 @@
 
 #include "base/base.h"
 #include "draft/calibration.h"
+#include "draft/fanout.h"
 #include "kvcache/kvcache.h"
 #include "model/model.h"
 #include "sampling/sampling.h"
