@@ -62,6 +62,8 @@ CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(if $(DEBUG),-O0,-O2) -g -I. -Iinclude -I$
 LDLIBS    := -lm -pthread
 LIBS_TEXT := -Wl,--as-needed -lpcre2-8 -lutf8proc -ljansson # tokenizers and model folders
 LIBS_CLI  := -ljansson
+# Frames are written by msgpack-c's header; a test reads them with its library, whatever that is called here.
+LIBS_MSGPACK := $(if $(wildcard /usr/lib/*/libmsgpack-c.so),-lmsgpack-c,-lmsgpackc)
 
 # Device code, backend/cuda: compiled by nvcc with CUDA=1; by $(CXX) for the emulation of the tests, which
 # no sanitizer of threads can follow from stack to stack.
@@ -100,7 +102,7 @@ FULL_ONLY := scheduler/text.c model/folder.c model/folder_config.c model/folder_
              model/folder_names.c model/folder_json.c model/safetensors.c
 CORE_ONLY := scheduler/text_none.c model/folder_none.c
 CORE_SRC := $(filter-out $(FULL_ONLY),$(ROOM_SRC))
-LIB_SRC  := $(filter-out $(CORE_ONLY),$(ROOM_SRC)) $(wildcard tokenizer/*.c)
+LIB_SRC  := $(filter-out $(CORE_ONLY),$(ROOM_SRC)) $(wildcard tokenizer/*.c rpc/*.c)
 CLI_SRC  := $(wildcard cli/*.c bench/*.c)
 
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
@@ -245,6 +247,7 @@ $(TANDEM): $(call obj,$(CLI_SRC)) $(LIB)
 # One test program per file tests/test_NAME.c. TEST_OBJ: what one of them needs of the program itself.
 $(BUILD)/tests/test_conversion: TEST_OBJ := $(call obj,$(filter-out cli/main.c,$(CLI_SRC)))
 $(BUILD)/tests/test_conversion: $(call obj,$(filter-out cli/main.c,$(CLI_SRC)))
+$(BUILD)/tests/test_rpc: TEST_OBJ := $(LIBS_MSGPACK)
 $(BUILD)/tests/test_equivalence: TEST_OBJ := $(EQUIVALENCE_OBJ)
 $(BUILD)/tests/test_equivalence: $(EQUIVALENCE_OBJ)
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(call obj,$(TEST_SUPPORT)) $(LIB)
