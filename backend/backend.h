@@ -40,20 +40,30 @@ enum isa { ISA_SCALAR, ISA_AVX2, ISA_AVX512, ISA_COUNT };
 const char *isa_name(enum isa isa); /* "scalar", "avx2", "avx512" */
 
 struct backend;
-/* kind "cpu"; isa_or_null forces an instruction set ("scalar", "avx2", "avx512"), NULL = best here.
- * STATUS_UNSUPPORTED with a sentence when this machine lacks it. */
+/* kind "cpu" or "cuda:N"; isa_or_null forces an instruction set of the host ("scalar", "avx2", "avx512"),
+ * NULL = best here. STATUS_UNSUPPORTED with a sentence when this machine or build lacks it. */
 enum status backend_create(const char *kind, const char *isa_or_null, struct backend **out);
 void backend_destroy(struct backend *backend);
-const char *backend_name(const struct backend *backend); /* "cpu avx512" */
-enum isa backend_isa(const struct backend *backend);
+const char *backend_name(const struct backend *backend); /* "cpu avx512", "cuda:0 NVIDIA H200" */
+enum isa backend_isa(const struct backend *backend);     /* of the host's part */
+/* Whether the host reads and writes its memory in place. */
+bool backend_is_host(const struct backend *backend);
+int backend_n_cuda_devices(void); /* 0 in builds without CUDA */
+/* STATUS_OK until the device failed for good; then why, each time. Results since then are worth nothing. */
+enum status backend_health(struct backend *backend);
 
 /* CPUs this process may use (affinity and cgroup quota respected), physical cores first, siblings
  * after. Returns how many were written; *n_physical gets the number of distinct cores. */
 int backend_cpu_list(int *cpus, int cap, int *n_physical);
 
-/* Host-visible memory of the device, page-aligned, zeroed, huge pages by madvise. NULL if none. */
+/* Memory of the device, page-aligned, zeroed; the host's by huge pages where it can. NULL if none. Only
+ * where backend_is_host() may the host look into it; bytes are moved by the two below, which wait for
+ * nothing that a lane was given. */
 void *backend_alloc(struct backend *backend, size_t bytes);
 void backend_free(struct backend *backend, void *ptr, size_t bytes);
+uint64_t backend_free_bytes(struct backend *backend); /* of its memory, now; 0 = unknown */
+enum status backend_upload(struct backend *backend, void *to, const void *from, size_t bytes);
+enum status backend_download(struct backend *backend, void *to, const void *from, size_t bytes);
 
 /* ---- lanes ---- */
 struct lane;
@@ -69,7 +79,7 @@ int lane_n_workers(const struct lane *lane);
 struct backend *lane_backend(const struct lane *lane);
 /* While `lender` has nothing to do, its own workers claim chunks of `borrower`'s operations. Both
  * directions may be set; where they are, stop both lanes before destroying either. Call before the first
- * submit; destroy a lender before its borrower. */
+ * submit; destroy a lender before its borrower. Lanes of one CPU backend; others lend nothing. */
 void lane_lend(struct lane *lender, struct lane *borrower);
 /* Waits for what was submitted and ends the lane's threads; only lane_destroy may follow. NULL is fine. */
 void lane_stop(struct lane *lane);
@@ -79,14 +89,17 @@ void lane_stop(struct lane *lane);
 void lane_idle_until(struct lane *lane, const atomic_int *until);
 void lane_wake(struct lane *lane);
 
-/* One operation: fn(args, chunk, worker) is called once for each chunk in 0..n_chunks-1, any order,
+/* One operation of the host: fn(args, chunk, worker) is called once for each chunk in 0..n_chunks-1, any order,
  * in parallel; the next operation starts when all have returned. Returns a ticket. Blocks only
- * while the ring of pending operations is full (then it helps). fn must not submit or wait. */
+ * while the ring of pending operations is full (then it helps), and on a device's lane until its
+ * operations have ended. fn must not submit or wait. */
 struct lane_worker { void *scratch; size_t scratch_bytes; int idx; };
 typedef void (*lane_fn)(const void *args, uint32_t chunk, struct lane_worker *worker);
 enum { LANE_ARGS_BYTES = 256 };
 uint64_t lane_submit(struct lane *lane, lane_fn fn, const void *args, size_t args_bytes,
                      uint32_t n_chunks);
+/* A ticket of everything submitted so far, operations included. */
+uint64_t lane_mark(struct lane *lane);
 void lane_wait(struct lane *lane, uint64_t ticket); /* until that operation and all before it ended */
 bool lane_done(struct lane *lane, uint64_t ticket);
 /* Pins the calling thread to worker 0's core (for the thread that will call lane_wait() on a lane
@@ -96,17 +109,26 @@ void lane_pin_caller(const struct lane *lane);
 int64_t lane_busy_ns(const struct lane *lane);
 
 /* ---- weights ---- */
-/* A linear layer's matrix, repacked into tiles of 32 interleaved output rows (layout:
- * backend/cpu/tile.h). A value; `data` belongs to whoever made it with backend_alloc. */
+/* A linear layer's matrix, repacked into tiles of 32 interleaved output rows (layouts: backend/cpu/tile.h,
+ * backend/cuda/layout.h). A value; `data` belongs to whoever made it with backend_alloc. */
 struct weight {
     enum tensor_type type;
     int32_t n_out, n_in;
-    unsigned char *data; /* [backend_weight_bytes] */
+    unsigned char *data; /* [backend_matrix_bytes] */
 };
-/* 0 when type, n_out, n_in cannot be (n_in no multiple of the block, not native). 64-byte multiple. */
-size_t backend_weight_bytes(enum tensor_type type, int64_t n_out, int64_t n_in);
+/* 0 when type, n_out, n_in cannot be on this device. 64-byte multiple. */
+size_t backend_matrix_bytes(const struct backend *backend, enum tensor_type type, int64_t n_out, int64_t n_in);
 /* Repacks rows first_out.. of file-format data; row_stride_bytes apart. first_out is a multiple of
  * TILE_OUTPUTS, and so is n_rows unless it reaches n_out. Disjoint calls may run in parallel. */
+enum status backend_matrix_fill(struct backend *backend, const struct weight *weight, int32_t first_out,
+                                int32_t n_rows, const void *rows, size_t row_stride_bytes);
+/* Row i of `to` = row rows[i] of `from`; rows [to->n_out], same type and n_in. */
+enum status backend_matrix_gather(struct backend *backend, const struct weight *from, const int32_t *rows,
+                                  const struct weight *to);
+
+/* The same in the CPU's layout. */
+/* 0 when type, n_out, n_in cannot be (n_in no multiple of the block, not native). 64-byte multiple. */
+size_t backend_weight_bytes(enum tensor_type type, int64_t n_out, int64_t n_in);
 void backend_weight_fill(const struct weight *weight, int32_t first_out, int32_t n_rows,
                          const void *rows, size_t row_stride_bytes);
 /* The inverse, for one row: file-format bytes of row `out_idx`. */
@@ -129,6 +151,10 @@ struct act {
     float *f32;           /* [cap_rows, n_cols] */
     unsigned char *q8;    /* panels */
 };
+/* On this device; memory is the device's and nobody looks into it here. */
+size_t backend_rows_bytes(const struct backend *backend, int32_t n_cols, int32_t cap_rows);
+void backend_rows_init(const struct backend *backend, struct act *act, int32_t n_cols, int32_t cap_rows, void *memory);
+/* The same in the CPU's layout. */
 size_t backend_act_bytes(int32_t n_cols, int32_t cap_rows);
 void backend_act_init(struct act *act, int32_t n_cols, int32_t cap_rows, void *memory);
 /* ACT_F32 or ACT_Q8: what a weight of this type reads. */
@@ -138,6 +164,43 @@ int backend_act_kind(enum tensor_type type);
 size_t kv_store_bytes(const struct kv_store *shape); /* K and V, all layers; fills nothing */
 enum status kv_store_init(struct backend *backend, struct kv_store *store); /* shape set, takes memory */
 void kv_store_deinit(struct backend *backend, struct kv_store *store);
+
+/* ---- passes ---- */
+/* What a pass takes from the host: small arrays, one per row or sequence. Operations of a pass read what
+ * pass_begin() left in here, which on a CPU is what it found. */
+struct pass_inputs {
+    int32_t n_rows, n_seqs, n_logits;
+    const int32_t *token, *position, *slot, *seq_of_row; /* [n_rows] */
+    const struct kv_view *views;                         /* [n_seqs] */
+    const int32_t *logits_row;                           /* [n_logits] */
+    const struct kv_store *store;
+    /* Passes that are equal in these and in their counts are the same operations; NULL, 0: never so. */
+    const void *of_model;                                /* anything that names the model and its head */
+    int32_t n_layers;
+};
+/* What it gives back. */
+struct pass_result { const float *logits; int32_t n_logits, n_cols; };
+/* The largest pass, so that a device takes what it needs beside it once. */
+struct pass_shape {
+    int32_t cap_rows, cap_logits, n_vocab;
+    int32_t n_heads, head_dim, context;
+};
+/* What a device keeps for passes that use the same buffers: inputs on their way, logits on theirs, scratch,
+ * recorded passes. NULL on a CPU, which needs none of it; all calls take NULL. */
+struct pass_desk;
+enum pass_way {
+    PASS_SUBMIT, /* submit the pass's operations now */
+    PASS_REPLAY  /* they are known from a pass before: submit nothing */
+};
+enum status backend_desk_create(struct backend *backend, const struct pass_shape *shape, struct pass_desk **out);
+void backend_desk_destroy(struct backend *backend, struct pass_desk *desk);
+uint64_t backend_desk_bytes(const struct backend *backend, const struct pass_desk *desk); /* of the device */
+/* Inputs may come back with rows added behind the last (pads: token 0, position and slot -1), never beyond
+ * cap_rows and cap_logits; then operations compute those too. */
+enum pass_way backend_pass_begin(struct lane *lane, struct pass_desk *desk, struct pass_inputs *inputs);
+uint64_t backend_pass_end(struct lane *lane, struct pass_desk *desk, const struct pass_result *result);
+/* Where the host finds the logits of the pass that ended last, once its ticket has passed. */
+const float *backend_pass_logits(const struct backend *backend, const struct pass_desk *desk, const float *logits);
 
 /* ---- operations ---- */
 /* out[row] = row token[row] of the embedding, widened to fp32 */
@@ -215,6 +278,10 @@ struct op_swiglu {
 };
 void backend_swiglu(struct lane *lane, const struct op_swiglu *op);
 
+/* out[row] = x[row] for the host: out is memory of the host, n_rows * n_cols floats */
+struct op_tap { const float *x; float *out; int32_t n_rows, n_cols; };
+void backend_tap(struct lane *lane, const struct op_tap *op);
+
 /* ---- experts: each row goes through a few of many feed-forward layers ---- */
 /* Matrices of one shape, one per expert. */
 struct expert_weights {
@@ -236,6 +303,7 @@ struct routes {
     int32_t *touched;               /* [n_experts] the experts that have rows, ascending */
     _Atomic uint64_t bytes_read;    /* of expert weights, file format, since backend_routes_init */
 };
+bool backend_has_experts(const struct backend *backend);
 size_t backend_routes_bytes(int32_t n_experts, int32_t n_used, int32_t cap_rows);
 void backend_routes_init(struct routes *routes, int32_t n_experts, int32_t n_used, int32_t cap_rows,
                          void *memory);

@@ -9,6 +9,6 @@
 enum status draft_head_init(struct backend *backend, const struct weight *full, const int32_t *ids, int32_t n,
                             struct weight *head);
 void draft_head_deinit(struct backend *backend, struct weight *head); /* zeroed is fine */
-size_t draft_head_bytes(const struct weight *head); /* 0 when there is none */
+size_t draft_head_bytes(const struct backend *backend, const struct weight *head); /* 0 when there is none */
 
 #endif

@@ -102,6 +102,9 @@ static const float *model_draft_forward(void *user, const struct pass *pass)
     draft->pass = *pass;
     draft->pass.head = draft->head.data != NULL ? &draft->head : NULL;
     lane_wait(lane, model_forward(draft->options.model, lane, &draft->store, &draft->pass, draft->buffers));
+    if (backend_health(draft->backend) != STATUS_OK) {
+        return NULL; /* I9 */
+    }
     return pass_buffers_logits(draft->buffers);
 }
 
@@ -292,5 +295,5 @@ uint64_t draft_model_bytes(const struct draft *base)
 {
     const struct model_draft *draft = (const struct model_draft *)base;
     return kv_store_bytes(&draft->store) + pass_buffers_bytes(draft->buffers) + draft_chains_bytes(draft->chains) +
-           draft_head_bytes(&draft->head);
+           draft_head_bytes(draft->backend, &draft->head);
 }

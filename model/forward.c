@@ -24,6 +24,7 @@ struct forward {
     const struct kv_store *store;
     const struct pass *pass;
     struct pass_buffers *buffers;
+    int32_t n_tapped;      /* rows that were asked for */
 };
 
 static const struct weight *matrix(const struct forward *f, int32_t layer, enum tensor_role role)
@@ -167,21 +168,11 @@ static void head(const struct forward *f)
 
 /* ---- taps ---- */
 
-struct tap_args { const float *x; float *out; int32_t n_cols; };
-
-static void tap_row_fn(const void *args, uint32_t row, struct lane_worker *worker)
-{
-    const struct tap_args *tap = args;
-    const size_t n = (size_t)tap->n_cols;
-    (void)worker;
-    memcpy(tap->out + row * n, tap->x + row * n, n * sizeof(float));
-}
-
 static void tap(const struct forward *f, int32_t layer)
 {
     if (f->pass->tap && f->pass->tap_layer == layer) {
-        const struct tap_args args = { f->buffers->x, f->pass->tap, f->model->config.dim };
-        lane_submit(f->lane, tap_row_fn, &args, sizeof args, (uint32_t)f->pass->n_rows);
+        backend_tap(f->lane, &(struct op_tap){ .x = f->buffers->x, .out = f->pass->tap, .n_rows = f->n_tapped,
+                                               .n_cols = f->model->config.dim });
     }
 }
 
@@ -209,38 +200,68 @@ static void check_pass(const struct forward *f)
     }
 }
 
-/* Empty operation: its ticket stands for everything before it, whatever was last. */
-static void end_of_pass_fn(const void *args, uint32_t chunk, struct lane_worker *worker)
+static void submit_layers(const struct forward *f, int32_t n_layers)
 {
-    (void)args;
-    (void)chunk;
-    (void)worker;
+    backend_embed(f->lane, &(struct op_embed){ .table = matrix(f, -1, ROLE_EMBED), .token = f->pass->token,
+                                               .out = f->buffers->x, .n_rows = f->pass->n_rows });
+    for (int32_t layer = 0; layer < n_layers; layer++) {
+        tap(f, layer);
+        attention(f, layer);
+        if (f->model->config.experts.n > 0) {
+            mixture(f, layer);
+        } else {
+            feed_forward(f, layer);
+        }
+    }
+    tap(f, n_layers);
+    head(f);
+}
+
+/* The pass with its arrays where the lane's operations read them; maybe with rows added. */
+static struct pass as_placed(const struct pass *pass, const struct pass_inputs *inputs)
+{
+    struct pass placed = *pass;
+    placed.n_rows = inputs->n_rows;
+    placed.n_logits = inputs->n_logits;
+    placed.token = inputs->token;
+    placed.position = inputs->position;
+    placed.slot = inputs->slot;
+    placed.seq_of_row = inputs->seq_of_row;
+    placed.views = inputs->views;
+    placed.logits_row = inputs->logits_row;
+    return placed;
+}
+
+static void count_bytes(const struct forward *f, int32_t n_layers)
+{
+    for (int32_t layer = -1; layer < n_layers; layer++) {
+        f->buffers->shared_bytes += f->model->blocks[layer + 1].shared_bytes;
+    }
+    if (f->pass->n_logits > 0) {
+        f->buffers->shared_bytes +=
+            f->model->head_bytes / (uint64_t)f->model->config.n_vocab * (uint64_t)head_of(f)->n_out;
+    }
 }
 
 uint64_t model_forward(const struct model *model, struct lane *lane, const struct kv_store *store,
                        const struct pass *pass, struct pass_buffers *buffers)
 {
-    const struct forward f = { model, lane, store, pass, buffers };
+    struct forward f = { model, lane, store, pass, buffers, pass->n_rows };
     check_pass(&f);
-    backend_embed(lane, &(struct op_embed){ .table = matrix(&f, -1, ROLE_EMBED), .token = pass->token,
-                                            .out = buffers->x, .n_rows = pass->n_rows });
     const int32_t n_layers = pass->n_layers > 0 ? pass->n_layers : model->config.n_layers;
-    for (int32_t layer = 0; layer < n_layers; layer++) {
-        tap(&f, layer);
-        attention(&f, layer);
-        if (model->config.experts.n > 0) {
-            mixture(&f, layer);
-        } else {
-            feed_forward(&f, layer);
-        }
+    count_bytes(&f, n_layers);
+    struct pass_inputs inputs = {
+        .n_rows = pass->n_rows, .n_seqs = pass->n_seqs, .n_logits = pass->n_logits, .token = pass->token,
+        .position = pass->position, .slot = pass->slot, .seq_of_row = pass->seq_of_row, .views = pass->views,
+        .logits_row = pass->logits_row, .store = store, .of_model = pass->tap == NULL ? head_of(&f)->data : NULL,
+        .n_layers = n_layers,
+    };
+    const enum pass_way way = backend_pass_begin(lane, buffers->desk, &inputs);
+    const struct pass placed = as_placed(pass, &inputs);
+    f.pass = &placed;
+    if (way == PASS_SUBMIT) {
+        submit_layers(&f, n_layers);
     }
-    tap(&f, n_layers);
-    head(&f);
-    for (int32_t layer = -1; layer < n_layers; layer++) {
-        buffers->shared_bytes += model->blocks[layer + 1].shared_bytes;
-    }
-    if (pass->n_logits > 0) {
-        buffers->shared_bytes += model->head_bytes / (uint64_t)model->config.n_vocab * (uint64_t)head_of(&f)->n_out;
-    }
-    return lane_submit(lane, end_of_pass_fn, NULL, 0, 1);
+    return backend_pass_end(lane, buffers->desk, &(struct pass_result){
+        .logits = buffers->logits, .n_logits = pass->n_logits, .n_cols = head_of(&f)->n_out });
 }

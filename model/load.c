@@ -58,13 +58,32 @@ static bool is_rotated(const struct loader *loader, const struct load_tensor *te
 
 /* ---- plan ---- */
 
-static size_t tensor_bytes(const struct family_binding *binding)
+static size_t tensor_bytes(const struct model *model, const struct family_binding *binding)
 {
     if (binding->tensor->flags & FAMILY_VECTOR) {
         return align_up((size_t)binding->n_in * sizeof(float));
     }
-    return backend_weight_bytes(binding->type, binding->n_out, binding->n_in) *
+    return backend_matrix_bytes(model->backend, binding->type, binding->n_out, binding->n_in) *
            (size_t)binding->n_stacked;
+}
+
+/* The source was checked for types that we compute with; a device may compute with fewer. */
+static enum status check_device(const struct loader *loader, const struct family_binding *binding)
+{
+    const struct model *model = loader->model;
+    if ((binding->tensor->flags & FAMILY_STACKED) && !backend_has_experts(model->backend)) {
+        return status_fail(STATUS_UNSUPPORTED, "%s is a mixture of experts, and there are no kernels for those on %s",
+                           loader->source->label, backend_name(model->backend));
+    }
+    if (tensor_bytes(model, binding) == 0) {
+        char shown[SOURCE_NAME_CAP];
+        const struct tensor_type_info *type = tensor_type_info((uint32_t)binding->type);
+        source_shown_name(loader->source, loader->source->tensors[binding->tensor_idx].name, shown);
+        return status_fail(STATUS_UNSUPPORTED, "%s: %s is %s, for which there is no kernel on %s; --quant q8_0 "
+                           "converts while loading", loader->source->label, shown, type != NULL ? type->name : "?",
+                           backend_name(model->backend));
+    }
+    return STATUS_OK;
 }
 
 /* Whole tiles, and whole heads where rows may have to move within a head. */
@@ -106,7 +125,8 @@ static enum status plan_tensor(struct loader *loader, const struct family_bindin
     const size_t bytes = (size_t)(tensor->chunk_rows * tensor->row_bytes);
     loader->chunk_bytes = bytes > loader->chunk_bytes ? bytes : loader->chunk_bytes;
     loader->total_bytes += info->bytes;
-    loader->model->memory_bytes += tensor_bytes(binding);
+    TRY(check_device(loader, binding));
+    loader->model->memory_bytes += tensor_bytes(loader->model, binding);
     count_bytes(loader->model, binding->layer, binding->tensor->role, info->bytes);
     if (loader->model->memory_bytes > SIZE_MAX / 4 || loader->n_chunks + n_chunks > MAX_CHUNKS) {
         return status_fail(STATUS_NO_MEMORY, "%s: the weights do not fit into an address space",
@@ -142,7 +162,7 @@ static enum status take_memory(struct loader *loader)
 {
     struct model *model = loader->model;
     const double needed = (double)model->memory_bytes / MIB;
-    const uint64_t budget = loader->options->budget_bytes, available = mem_available_bytes();
+    const uint64_t budget = loader->options->budget_bytes, available = backend_free_bytes(model->backend);
     if (budget > 0 && model->memory_bytes > budget) {
         return status_fail(STATUS_NO_MEMORY,
                            "%s: weights need %.1f MiB, the memory budget allows %.1f MiB",
@@ -175,11 +195,11 @@ static void place_tensors(struct loader *loader)
             tensor->slot->vector = (float *)(void *)at;
         } else if (binding->tensor->flags & FAMILY_STACKED) {
             tensor->slot->experts = (struct expert_weights){
-                first, tensor_bytes(binding) / (size_t)binding->n_stacked };
+                first, tensor_bytes(model, binding) / (size_t)binding->n_stacked };
         } else {
             tensor->slot->matrix = first;
         }
-        at += tensor_bytes(binding);
+        at += tensor_bytes(model, binding);
     }
     model->cos = (float *)(void *)at;
     model->sin = (float *)(void *)(at + (size_t)(model->memory + model->memory_bytes - at) / 2);
@@ -242,6 +262,22 @@ static enum status refuse_values(const struct loader *loader, const struct load_
                        loader->source->label, shown, (long long)(first_row + row));
 }
 
+/* Digested as floats: files that keep a vector in different types hold the same model. */
+static enum status load_vector(const struct loader *loader, const struct load_tensor *tensor,
+                               const unsigned char *row, uint64_t *digest)
+{
+    const size_t bytes = (size_t)tensor->binding.n_in * sizeof(float);
+    float *values = mem_alloc(1, bytes);
+    if (values == NULL) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for %lld weights on their way", (long long)tensor->binding.n_in);
+    }
+    tensor_row_to_f32(tensor->binding.type, row, tensor->binding.n_in, values);
+    *digest = digest_bytes(values, bytes);
+    const enum status status = backend_upload(loader->model->backend, tensor->slot->vector, values, bytes);
+    mem_free(values);
+    return status;
+}
+
 static enum status load_chunk(struct loader *loader, int32_t chunk, unsigned char *staging)
 {
     const struct load_tensor *tensor = tensor_of_chunk(loader, chunk);
@@ -261,16 +297,11 @@ static enum status load_chunk(struct loader *loader, int32_t chunk, unsigned cha
         rows = staging + loader->chunk_bytes;
     }
     if (tensor->slot->vector) {
-        tensor_row_to_f32(tensor->binding.type, rows, tensor->binding.n_in, tensor->slot->vector);
-        /* as floats: files that keep a vector in different types hold the same model */
-        loader->chunk_digests[chunk] =
-            digest_bytes(tensor->slot->vector, (size_t)tensor->binding.n_in * sizeof(float));
-        return STATUS_OK;
+        return load_vector(loader, tensor, rows, &loader->chunk_digests[chunk]);
     }
     const struct weight weight = weight_of_chunk(tensor, stacked);
     loader->chunk_digests[chunk] = digest_bytes(rows, (size_t)(n_rows * tensor->row_bytes));
-    backend_weight_fill(&weight, first, n_rows, rows, (size_t)tensor->row_bytes);
-    return STATUS_OK;
+    return backend_matrix_fill(loader->model->backend, &weight, first, n_rows, rows, (size_t)tensor->row_bytes);
 }
 
 struct load_args { struct loader *loader; int32_t first_chunk; };
@@ -338,7 +369,7 @@ static enum status fill(struct loader *loader)
 
 /* ---- finish ---- */
 
-struct rope_args { const struct model *model; const double *frequency; double magnitude; };
+struct rope_args { const struct model *model; const double *frequency; double magnitude; float *cos, *sin; };
 
 static void rope_chunk_fn(const void *args, uint32_t chunk, struct lane_worker *worker)
 {
@@ -347,7 +378,7 @@ static void rope_chunk_fn(const void *args, uint32_t chunk, struct lane_worker *
     const int32_t first = (int32_t)chunk * ROPE_CHUNK_ROWS, left = model->context - first;
     (void)worker;
     rope_fill(rope->frequency, model->config.rope.dims / 2, rope->magnitude, first,
-              left < ROPE_CHUNK_ROWS ? left : ROPE_CHUNK_ROWS, model->cos, model->sin);
+              left < ROPE_CHUNK_ROWS ? left : ROPE_CHUNK_ROWS, rope->cos, rope->sin);
 }
 
 /* Everything that decides logits, in a fixed order; names and stop tokens do not. */
@@ -383,24 +414,60 @@ static void digest_weights(struct digest *digest, const struct loader *loader)
                   (size_t)loader->n_chunks * sizeof *loader->chunk_digests);
 }
 
-static enum status finish_rope(struct loader *loader)
+enum { MAX_ROPE_PAIRS = 128 }; /* head_dim is at most 256 */
+
+/* Frequencies of the config, divided by the file's factors where it has some. */
+static enum status find_frequencies(const struct loader *loader, double *frequency)
 {
-    struct model *model = loader->model;
-    double frequency[128]; /* head_dim is at most 256 */
-    const float *factors = model_slot(model, -1, ROLE_ROPE_FACTORS)->vector;
+    const struct model *model = loader->model;
+    const float *there = model_slot(model, -1, ROLE_ROPE_FACTORS)->vector;
     const int32_t half = model->config.rope.dims / 2;
-    ASSERT(half <= (int32_t)(sizeof frequency / sizeof frequency[0]));
-    for (int32_t i = 0; factors && i < half; i++) {
+    float factors[MAX_ROPE_PAIRS];
+    ASSERT(half <= MAX_ROPE_PAIRS);
+    if (there != NULL) {
+        TRY(backend_download(model->backend, factors, there, (size_t)half * sizeof *factors));
+    }
+    for (int32_t i = 0; there != NULL && i < half; i++) {
         if (!(factors[i] > 0.0f && isfinite(factors[i]))) {
             return status_fail(STATUS_INVALID, "%s: rope_freqs.weight: expected factors above 0, file says %g",
                                loader->source->label, (double)factors[i]);
         }
     }
-    rope_frequencies(&model->config, factors, frequency);
-    const struct rope_args args = { model, frequency, rope_magnitude(&model->config) };
+    rope_frequencies(&model->config, there != NULL ? factors : NULL, frequency);
+    return STATUS_OK;
+}
+
+/* Filled in place where the host can, else beside and sent. */
+static enum status fill_rope(const struct loader *loader, const double *frequency)
+{
+    const struct model *model = loader->model;
+    const size_t n = (size_t)model->context * (size_t)(model->config.rope.dims / 2);
+    const bool in_place = backend_is_host(model->backend);
+    float *tables = in_place ? NULL : mem_alloc(2 * n, sizeof *tables);
+    if (!in_place && tables == NULL) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for RoPE tables of %d positions", model->context);
+    }
+    const struct rope_args args = { model, frequency, rope_magnitude(&model->config),
+                                    in_place ? model->cos : tables, in_place ? model->sin : tables + n };
     const uint32_t n_chunks = (uint32_t)((model->context + ROPE_CHUNK_ROWS - 1) / ROPE_CHUNK_ROWS);
     lane_wait(loader->lane, lane_submit(loader->lane, rope_chunk_fn, &args, sizeof args, n_chunks));
+    enum status status = STATUS_OK;
+    if (!in_place) {
+        TRY_GOTO(backend_upload(model->backend, model->cos, args.cos, n * sizeof *tables), out);
+        TRY_GOTO(backend_upload(model->backend, model->sin, args.sin, n * sizeof *tables), out);
+    }
+out:
+    mem_free(tables);
+    return status;
+}
+
+static enum status finish_rope(struct loader *loader)
+{
+    struct model *model = loader->model;
+    double frequency[MAX_ROPE_PAIRS];
     struct digest digest;
+    TRY(find_frequencies(loader, frequency));
+    TRY(fill_rope(loader, frequency));
     digest_init(&digest);
     digest_config(&digest, &model->config, frequency);
     digest_weights(&digest, loader);
@@ -410,6 +477,9 @@ static enum status finish_rope(struct loader *loader)
 
 static enum status lock_memory(const struct model *model)
 {
+    if (!backend_is_host(model->backend)) {
+        return STATUS_OK; /* a device's memory is nowhere else to go */
+    }
     if (mlock(model->memory, model->memory_bytes) != 0) {
         return status_fail(STATUS_NO_MEMORY, "cannot lock %.1f MiB of weights in memory: %s (see ulimit -l)",
                            (double)model->memory_bytes / MIB, strerror(errno));

@@ -4,7 +4,7 @@
 static size_t align_up(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 /* Cuts pieces off a block; with a NULL block it only adds up. */
-struct cutter { unsigned char *at; size_t bytes; };
+struct cutter { const struct backend *backend; unsigned char *at; size_t bytes; };
 
 static void *cut(struct cutter *cutter, size_t bytes)
 {
@@ -21,9 +21,9 @@ static float *cut_rows(struct cutter *cutter, int32_t n_rows, int32_t n_cols)
 
 static void cut_act(struct cutter *cutter, int32_t n_cols, int32_t cap_rows, struct act *act)
 {
-    void *memory = cut(cutter, backend_act_bytes(n_cols, cap_rows));
+    void *memory = cut(cutter, backend_rows_bytes(cutter->backend, n_cols, cap_rows));
     if (memory) {
-        backend_act_init(act, n_cols, cap_rows, memory);
+        backend_rows_init(cutter->backend, act, n_cols, cap_rows, memory);
     }
 }
 
@@ -46,7 +46,7 @@ static void place_experts(struct pass_buffers *buffers, const struct model_confi
 
 static size_t place(struct pass_buffers *buffers, const struct model_config *config, unsigned char *memory)
 {
-    struct cutter cutter = { .at = memory };
+    struct cutter cutter = { .backend = buffers->backend, .at = memory };
     const int32_t rows = buffers->cap_rows;
     const int32_t q_dim = config->n_heads * config->head_dim;
     const int32_t kv_dim = config->n_kv_heads * config->head_dim;
@@ -68,6 +68,23 @@ static size_t place(struct pass_buffers *buffers, const struct model_config *con
     return cutter.bytes;
 }
 
+static enum status take_memory(struct pass_buffers *buffers, const struct model *model)
+{
+    const struct model_config *config = &model->config;
+    const int32_t rows = buffers->cap_rows, logits = buffers->cap_logits;
+    buffers->memory_bytes = place(buffers, config, NULL);
+    buffers->memory = backend_alloc(buffers->backend, buffers->memory_bytes);
+    if (buffers->memory == NULL) {
+        return status_fail(STATUS_NO_MEMORY, "passes of %d rows with %d rows of logits need %.1f MiB, %.1f MiB are free",
+                           rows, logits, (double)buffers->memory_bytes / (1024.0 * 1024.0),
+                           (double)backend_free_bytes(buffers->backend) / (1024.0 * 1024.0));
+    }
+    place(buffers, config, buffers->memory);
+    return backend_desk_create(buffers->backend, &(struct pass_shape){
+        .cap_rows = rows, .cap_logits = logits, .n_vocab = config->n_vocab, .n_heads = config->n_heads,
+        .head_dim = config->head_dim, .context = model->context }, &buffers->desk);
+}
+
 enum status pass_buffers_create(const struct model *model, int32_t cap_rows, int32_t cap_logits,
                                 struct pass_buffers **out)
 {
@@ -80,16 +97,11 @@ enum status pass_buffers_create(const struct model *model, int32_t cap_rows, int
     }
     *buffers = (struct pass_buffers){ .backend = model->backend, .cap_rows = cap_rows,
                                       .cap_logits = cap_logits };
-    buffers->memory_bytes = place(buffers, &model->config, NULL);
-    buffers->memory = backend_alloc(model->backend, buffers->memory_bytes);
-    if (!buffers->memory) {
-        const size_t bytes = buffers->memory_bytes;
-        mem_free(buffers);
-        return status_fail(STATUS_NO_MEMORY, "passes of %d rows with %d rows of logits need %.1f MiB, %.1f MiB are free",
-                           cap_rows, cap_logits, (double)bytes / (1024.0 * 1024.0),
-                           (double)mem_available_bytes() / (1024.0 * 1024.0));
+    const enum status status = take_memory(buffers, model);
+    if (status != STATUS_OK) {
+        pass_buffers_destroy(buffers);
+        return status;
     }
-    place(buffers, &model->config, buffers->memory);
     *out = buffers;
     return STATUS_OK;
 }
@@ -97,13 +109,24 @@ enum status pass_buffers_create(const struct model *model, int32_t cap_rows, int
 void pass_buffers_destroy(struct pass_buffers *buffers)
 {
     if (buffers) {
-        backend_free(buffers->backend, buffers->memory, buffers->memory_bytes);
+        backend_desk_destroy(buffers->backend, buffers->desk);
+        if (buffers->memory) {
+            backend_free(buffers->backend, buffers->memory, buffers->memory_bytes);
+        }
         mem_free(buffers);
     }
 }
 
-uint64_t pass_buffers_bytes(const struct pass_buffers *buffers) { return buffers->memory_bytes; }
-const float *pass_buffers_logits(const struct pass_buffers *buffers) { return buffers->logits; }
+uint64_t pass_buffers_bytes(const struct pass_buffers *buffers)
+{
+    return buffers->memory_bytes + backend_desk_bytes(buffers->backend, buffers->desk);
+}
+
+const float *pass_buffers_logits(const struct pass_buffers *buffers)
+{
+    return backend_pass_logits(buffers->backend, buffers->desk, buffers->logits);
+}
+
 uint64_t pass_buffers_bytes_read(const struct pass_buffers *buffers)
 {
     return buffers->shared_bytes + buffers->routes.bytes_read;

@@ -9,6 +9,7 @@ struct pass_buffers {
     unsigned char *memory;    /* one allocation for all below */
     size_t memory_bytes;
     int32_t cap_rows, cap_logits;
+    struct pass_desk *desk;   /* NULL: operations read what the host wrote, and the host what they write */
     float *x;                 /* [cap_rows, dim] residual stream */
     struct act normed;        /* [cap_rows, dim] what q, k, v, gate and up read */
     float *q;                 /* [cap_rows, n_heads * head_dim] */

@@ -49,7 +49,7 @@ static enum status model_target_end(struct target *base, const float **logits)
     struct model_target *target = (struct model_target *)base;
     lane_wait(base->lane, target->ticket);
     *logits = pass_buffers_logits(target->buffers);
-    return STATUS_OK;
+    return backend_health(target->backend);
 }
 
 static void model_target_destroy(struct target *base)

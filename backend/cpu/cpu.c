@@ -11,6 +11,7 @@
 #include "backend/cpu/attention.h"
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/linear.h"
+#include "backend/cpu/operations.h"
 #include "backend/cpu/roof.h"
 #include "backend/cpu/rows.h"
 
@@ -112,39 +113,76 @@ static enum status find_kernels(const char *isa_or_null, const struct cpu_kernel
                        "unknown instruction set '%s'; there are scalar, avx2, avx512", isa_or_null);
 }
 
-enum status backend_create(const char *kind, const char *isa_or_null, struct backend **out)
+enum status cpu_backend_init(const char *isa_or_null, struct backend *backend)
+{
+    return find_kernels(isa_or_null, &backend->kernels);
+}
+
+enum status cpu_backend_create(const char *isa_or_null, struct backend **out)
 {
     *out = NULL;
-    if (strcmp(kind, "cpu") != 0) {
-        return status_fail(STATUS_UNSUPPORTED, "no backend '%s' in this build; there is cpu", kind);
-    }
-    const struct cpu_kernels *kernels = NULL;
-    TRY(find_kernels(isa_or_null, &kernels));
     struct backend *backend = mem_alloc(1, sizeof *backend);
     if (!backend) {
         return status_fail(STATUS_NO_MEMORY, "no memory for a backend");
     }
-    backend->kernels = kernels;
-    snprintf(backend->name, sizeof backend->name, "cpu %s", isa_name(kernels->isa));
+    backend->ops = cpu_ops;
+    const enum status status = cpu_backend_init(isa_or_null, backend);
+    if (status != STATUS_OK) {
+        mem_free(backend);
+        return status;
+    }
+    snprintf(backend->name, sizeof backend->name, "cpu %s", isa_name(backend->kernels->isa));
     *out = backend;
     return STATUS_OK;
 }
 
-void backend_destroy(struct backend *backend) { mem_free(backend); }
-const char *backend_name(const struct backend *backend) { return backend->name; }
 enum isa backend_isa(const struct backend *backend) { return backend->kernels->isa; }
 
-void *backend_alloc(struct backend *backend, size_t bytes)
+/* ---- the table of functions ---- */
+static void destroy(struct backend *backend) { mem_free(backend); }
+
+static void *alloc(struct backend *backend, size_t bytes)
 {
     (void)backend;
     return mem_map(bytes);
 }
 
-void backend_free(struct backend *backend, void *ptr, size_t bytes)
+static void release(struct backend *backend, void *ptr, size_t bytes)
 {
     (void)backend;
     mem_unmap(ptr, bytes);
 }
+
+static uint64_t free_bytes(struct backend *backend)
+{
+    (void)backend;
+    return mem_available_bytes();
+}
+
+static enum status copy(struct backend *backend, void *to, const void *from, size_t bytes)
+{
+    (void)backend;
+    memcpy(to, from, bytes);
+    return STATUS_OK;
+}
+
+static const struct backend_ops ops = {
+    .is_host = true,
+    .destroy = destroy,
+    .alloc = alloc, .free = release, .free_bytes = free_bytes, .upload = copy, .download = copy,
+    .lane_create = cpu_lane_create, .lane_stop = cpu_lane_stop, .lane_destroy = cpu_lane_destroy,
+    .lane_idle_until = cpu_lane_idle_until, .lane_wake = cpu_lane_wake, .lane_submit = cpu_lane_submit,
+    .lane_mark = cpu_lane_mark, .lane_wait = cpu_lane_wait, .lane_done = cpu_lane_done,
+    .lane_pin_caller = cpu_lane_pin_caller, .lane_busy_ns = cpu_lane_busy_ns,
+    .matrix_bytes = backend_weight_bytes, .matrix_fill = cpu_matrix_fill, .matrix_gather = cpu_matrix_gather,
+    .act_bytes = backend_act_bytes, .act_init = backend_act_init,
+    .embed = cpu_embed, .norm = cpu_norm, .quantize = cpu_quantize, .linear = cpu_linear,
+    .rope_store = cpu_rope_store, .attention = cpu_attention, .swiglu = cpu_swiglu,
+    .page_copy = cpu_page_copy, .tap = cpu_tap,
+    .route = cpu_route, .gather = cpu_gather, .expert_linear = cpu_expert_linear,
+    .expert_swiglu = cpu_expert_swiglu, .combine = cpu_combine,
+};
+const struct backend_ops *const cpu_ops = &ops;
 
 /* ---- cores ---- */
 

@@ -5,10 +5,8 @@
 #ifndef BACKEND_CPU_CPU_H
 #define BACKEND_CPU_CPU_H
 
-#include <stdatomic.h>
-
-#include "backend/backend.h"
 #include "backend/cpu/tile.h"
+#include "backend/device.h"
 
 /* Linear: one tile of 32 outputs for up to LINEAR_MAX_PANELS panels of rows. */
 enum { LINEAR_MAX_PANELS = 8, LINEAR_MAX_ROWS = LINEAR_MAX_PANELS * PANEL_ROWS };
@@ -75,18 +73,6 @@ extern const struct cpu_kernels *const cpu_kernels_scalar;
 
 size_t attention_scratch_floats(int32_t n_group, int32_t head_dim);
 size_t attention_path_bytes(const struct kv_store *store);
-
-/* Where sleeping workers of all lanes wait: one futex word, so that lanes can lend each other cores. */
-struct cpu_wake {
-    _Alignas(64) _Atomic uint32_t epoch;
-    _Alignas(64) _Atomic uint32_t n_sleepers;
-};
-
-struct backend {
-    const struct cpu_kernels *kernels;
-    char name[32];
-    struct cpu_wake wake;
-};
 
 /* Rounding to nearest even, no flush-to-zero, exceptions masked: the mode the bits are defined in.
  * A host program may have changed it. Returns the old mode for cpu_float_mode_restore(). */

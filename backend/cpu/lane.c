@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/operations.h"
 
 enum { RING_OPS = 1024, CHUNK_BITS = 24, SPIN_CHECK = 64, MIN_SCRATCH_BYTES = 512 * 1024 };
 #define CHUNK_MASK ((UINT64_C(1) << CHUNK_BITS) - 1)
@@ -31,19 +32,18 @@ struct lane_op {
 };
 
 struct lane_thread {
-    struct lane *lane;
+    struct cpu_lane *lane;
     pthread_t thread;
     struct lane_worker worker;
 };
 
-struct lane {
+struct cpu_lane {
+    struct lane base;
     _Alignas(64) _Atomic uint64_t ticket;
     _Alignas(64) _Atomic uint64_t n_submitted;
     _Atomic int stopping;
     _Atomic int64_t busy_since_ns, busy_ns;
-    struct backend *backend;
-    struct lane *_Atomic borrower; /* helped while this lane is idle; NULL = none */
-    int n_workers;
+    struct cpu_lane *_Atomic borrower; /* helped while this lane is idle; NULL = none */
     int first_thread, n_threads; /* started by us; first_thread is 1 when the caller is worker 0 */
     int first_cpu;               /* of worker 0; -1 = not pinned */
     struct lane_thread *threads; /* [n_workers]; thread i runs worker i */
@@ -67,18 +67,18 @@ static void wake_all(struct cpu_wake *wake)
     }
 }
 
-static void op_finish(struct lane *lane, uint64_t op_idx)
+static void op_finish(struct cpu_lane *lane, uint64_t op_idx)
 {
     if (op_idx + 1 == atomic_load_explicit(&lane->n_submitted, memory_order_relaxed)) {
         const int64_t since = atomic_load_explicit(&lane->busy_since_ns, memory_order_relaxed);
         atomic_fetch_add_explicit(&lane->busy_ns, clock_now_ns() - since, memory_order_relaxed);
     }
     atomic_exchange(&lane->ticket, (op_idx + 1) << CHUNK_BITS); /* seq_cst: before reading sleepers */
-    wake_all(&lane->backend->wake);
+    wake_all(&lane->base.backend->wake);
 }
 
 /* Claims and runs one chunk of the lane's current operation, if there is one to claim. */
-static enum claim lane_claim(struct lane *lane, struct lane_worker *worker)
+static enum claim lane_claim(struct cpu_lane *lane, struct lane_worker *worker)
 {
     uint64_t ticket = atomic_load_explicit(&lane->ticket, memory_order_acquire);
     const uint64_t op_idx = ticket >> CHUNK_BITS;
@@ -105,7 +105,7 @@ static enum claim lane_claim(struct lane *lane, struct lane_worker *worker)
 
 struct snapshot { uint64_t ticket, n_submitted; };
 
-static struct snapshot lane_snapshot(const struct lane *lane)
+static struct snapshot lane_snapshot(const struct cpu_lane *lane)
 {
     return (struct snapshot){ atomic_load(&lane->ticket), atomic_load(&lane->n_submitted) };
 }
@@ -120,10 +120,10 @@ struct spin { uint32_t n; int64_t since_ns; struct snapshot own, lent; const ato
 
 /* Sleeps until something changes in the lane (or in the one it lends to). A change after the
  * snapshot is seen by the second look; one after that finds n_sleepers raised and moves epoch. */
-static void lane_sleep(struct lane *lane, const struct spin *spin)
+static void lane_sleep(struct cpu_lane *lane, const struct spin *spin)
 {
-    struct cpu_wake *wake = &lane->backend->wake;
-    struct lane *borrower = atomic_load(&lane->borrower);
+    struct cpu_wake *wake = &lane->base.backend->wake;
+    struct cpu_lane *borrower = atomic_load(&lane->borrower);
     const uint32_t epoch = atomic_load(&wake->epoch);
     atomic_fetch_add(&wake->n_sleepers, 1);
     const int changed = !snapshot_same(spin->own, lane_snapshot(lane)) || atomic_load(&lane->stopping) ||
@@ -137,7 +137,7 @@ static void lane_sleep(struct lane *lane, const struct spin *spin)
 }
 
 /* One turn of waiting: pause for a while, then sleep. */
-static void lane_idle(struct lane *lane, struct spin *spin)
+static void lane_idle(struct cpu_lane *lane, struct spin *spin)
 {
     if (spin->n++ == 0) {
         spin->since_ns = clock_now_ns();
@@ -146,7 +146,7 @@ static void lane_idle(struct lane *lane, struct spin *spin)
     if (spin->n % SPIN_CHECK != 0) {
         return;
     }
-    struct lane *borrower = atomic_load_explicit(&lane->borrower, memory_order_acquire);
+    struct cpu_lane *borrower = atomic_load_explicit(&lane->borrower, memory_order_acquire);
     const struct snapshot own = lane_snapshot(lane);
     const struct snapshot lent = borrower ? lane_snapshot(borrower) : own;
     if (spin->n == SPIN_CHECK || !snapshot_same(own, spin->own) || !snapshot_same(lent, spin->lent)) {
@@ -160,13 +160,13 @@ static void lane_idle(struct lane *lane, struct spin *spin)
 }
 
 /* Runs a chunk of the lane, or of the lane it lends to while it has nothing of its own to do. */
-static int lane_work(struct lane *lane, struct lane_worker *worker)
+static int lane_work(struct cpu_lane *lane, struct lane_worker *worker)
 {
     enum claim claim;
     do {
         claim = lane_claim(lane, worker);
     } while (claim == CLAIM_RETRY);
-    struct lane *borrower = atomic_load_explicit(&lane->borrower, memory_order_acquire);
+    struct cpu_lane *borrower = atomic_load_explicit(&lane->borrower, memory_order_acquire);
     if (claim == CLAIM_IDLE && borrower) {
         claim = lane_claim(borrower, worker);
     }
@@ -176,7 +176,7 @@ static int lane_work(struct lane *lane, struct lane_worker *worker)
 static void *lane_thread_main(void *arg)
 {
     struct lane_thread *thread = arg;
-    struct lane *lane = thread->lane;
+    struct cpu_lane *lane = thread->lane;
     cpu_float_mode_enter();
     struct spin spin = { 0 };
     for (;;) {
@@ -200,18 +200,21 @@ static void pin_thread(pthread_t thread, int cpu)
     pthread_setaffinity_np(thread, sizeof set, &set); /* a wish: correctness does not hang on it */
 }
 
-void lane_pin_caller(const struct lane *lane)
+static struct cpu_lane *cpu_lane_of(struct lane *base) { return (struct cpu_lane *)base; }
+
+void cpu_lane_pin_caller(const struct lane *base)
 {
+    const struct cpu_lane *lane = (const struct cpu_lane *)base;
     if (lane->first_cpu >= 0) {
         pin_thread(pthread_self(), lane->first_cpu);
     }
 }
 
-static enum status lane_start(struct lane *lane, const struct lane_options *options)
+static enum status lane_start(struct cpu_lane *lane, const struct lane_options *options)
 {
     const size_t scratch_bytes =
         options->scratch_bytes > MIN_SCRATCH_BYTES ? options->scratch_bytes : MIN_SCRATCH_BYTES;
-    for (int i = 0; i < lane->n_workers; i++) {
+    for (int i = 0; i < lane->base.n_workers; i++) {
         struct lane_thread *thread = &lane->threads[i];
         thread->lane = lane;
         thread->worker = (struct lane_worker){ .scratch = mem_alloc(1, scratch_bytes),
@@ -221,7 +224,7 @@ static enum status lane_start(struct lane *lane, const struct lane_options *opti
                                scratch_bytes, i);
         }
     }
-    for (int i = lane->first_thread; i < lane->n_workers; i++) {
+    for (int i = lane->first_thread; i < lane->base.n_workers; i++) {
         struct lane_thread *thread = &lane->threads[i];
         const int error = pthread_create(&thread->thread, NULL, lane_thread_main, thread);
         if (error != 0) {
@@ -236,12 +239,11 @@ static enum status lane_start(struct lane *lane, const struct lane_options *opti
     return STATUS_OK;
 }
 
-enum status lane_create(struct backend *backend, const struct lane_options *options,
-                        struct lane **out)
+enum status cpu_lane_create(struct backend *backend, const struct lane_options *options, struct lane **out)
 {
     ASSERT(options->n_workers >= 1);
     *out = NULL;
-    struct lane *lane = mem_alloc(1, sizeof *lane);
+    struct cpu_lane *lane = mem_alloc(1, sizeof *lane);
     struct lane_thread *threads = mem_alloc((size_t)options->n_workers, sizeof *threads);
     if (!lane || !threads) {
         mem_free(lane);
@@ -249,52 +251,48 @@ enum status lane_create(struct backend *backend, const struct lane_options *opti
         return status_fail(STATUS_NO_MEMORY, "no memory for a lane of %d workers",
                            options->n_workers);
     }
-    lane->backend = backend;
+    lane->base = (struct lane){ .ops = cpu_ops, .backend = backend, .n_workers = options->n_workers };
     lane->threads = threads;
-    lane->n_workers = options->n_workers;
     lane->first_thread = options->caller_is_worker ? 1 : 0;
     lane->first_cpu = options->cpus ? options->cpus[0] : -1;
     const enum status status = lane_start(lane, options);
     if (status != STATUS_OK) {
-        lane_destroy(lane);
+        cpu_lane_destroy(&lane->base);
         return status;
     }
-    *out = lane;
+    *out = &lane->base;
     return STATUS_OK;
 }
 
-void lane_stop(struct lane *lane)
+void cpu_lane_stop(struct lane *base)
 {
-    if (!lane || atomic_load(&lane->stopping)) {
+    struct cpu_lane *lane = cpu_lane_of(base);
+    if (atomic_load(&lane->stopping)) {
         return;
     }
-    lane_wait(lane, atomic_load(&lane->n_submitted));
+    cpu_lane_wait(base, atomic_load(&lane->n_submitted));
     atomic_store(&lane->stopping, 1);
-    wake_all(&lane->backend->wake);
+    wake_all(&base->backend->wake);
     for (int i = lane->first_thread; i < lane->first_thread + lane->n_threads; i++) {
         pthread_join(lane->threads[i].thread, NULL);
     }
 }
 
-void lane_destroy(struct lane *lane)
+void cpu_lane_destroy(struct lane *base)
 {
-    if (!lane) {
-        return;
-    }
-    lane_stop(lane);
-    for (int i = 0; i < lane->n_workers; i++) {
+    struct cpu_lane *lane = cpu_lane_of(base);
+    cpu_lane_stop(base);
+    for (int i = 0; i < base->n_workers; i++) {
         mem_free(lane->threads[i].worker.scratch);
     }
     mem_free(lane->threads);
     mem_free(lane);
 }
 
-int lane_n_workers(const struct lane *lane) { return lane->n_workers; }
-struct backend *lane_backend(const struct lane *lane) { return lane->backend; }
-void lane_lend(struct lane *lender, struct lane *borrower)
+void cpu_lane_lend(struct lane *lender, struct lane *borrower)
 {
     ASSERT(lender->backend == borrower->backend && lender != borrower);
-    atomic_store(&lender->borrower, borrower);
+    atomic_store(&cpu_lane_of(lender)->borrower, cpu_lane_of(borrower));
 }
 
 static void no_operation(const void *args, uint32_t chunk, struct lane_worker *worker)
@@ -304,14 +302,14 @@ static void no_operation(const void *args, uint32_t chunk, struct lane_worker *w
     (void)worker;
 }
 
-uint64_t lane_submit(struct lane *lane, lane_fn fn, const void *args, size_t args_bytes,
-                     uint32_t n_chunks)
+uint64_t cpu_lane_submit(struct lane *base, lane_fn fn, const void *args, size_t args_bytes, uint32_t n_chunks)
 {
+    struct cpu_lane *lane = cpu_lane_of(base);
     ASSERT(args_bytes <= LANE_ARGS_BYTES && n_chunks < CHUNK_MASK);
     const uint64_t op_idx = atomic_load_explicit(&lane->n_submitted, memory_order_relaxed);
     const uint64_t current = atomic_load(&lane->ticket) >> CHUNK_BITS;
     if (op_idx - current >= RING_OPS) {
-        lane_wait(lane, op_idx - RING_OPS + 1);
+        cpu_lane_wait(base, op_idx - RING_OPS + 1);
     }
     if (op_idx == current) {
         atomic_store_explicit(&lane->busy_since_ns, clock_now_ns(), memory_order_relaxed);
@@ -324,21 +322,27 @@ uint64_t lane_submit(struct lane *lane, lane_fn fn, const void *args, size_t arg
     atomic_store_explicit(&op->n_chunks, n_chunks > 0 ? n_chunks : 1, memory_order_relaxed);
     atomic_store_explicit(&op->n_done, 0, memory_order_relaxed);
     atomic_exchange(&lane->n_submitted, op_idx + 1);
-    wake_all(&lane->backend->wake);
+    wake_all(&lane->base.backend->wake);
     return op_idx + 1;
 }
 
-bool lane_done(struct lane *lane, uint64_t ticket)
+/* An empty operation: its ticket stands for everything before it. */
+uint64_t cpu_lane_mark(struct lane *base) { return cpu_lane_submit(base, no_operation, NULL, 0, 1); }
+
+static bool is_done(const struct cpu_lane *lane, uint64_t ticket)
 {
     return atomic_load_explicit(&lane->ticket, memory_order_acquire) >> CHUNK_BITS >= ticket;
 }
 
-void lane_wait(struct lane *lane, uint64_t ticket)
+bool cpu_lane_done(struct lane *base, uint64_t ticket) { return is_done(cpu_lane_of(base), ticket); }
+
+void cpu_lane_wait(struct lane *base, uint64_t ticket)
 {
+    struct cpu_lane *lane = cpu_lane_of(base);
     const int works = lane->first_thread == 1; /* the caller is worker 0 */
     const unsigned int mode = cpu_float_mode_enter();
     struct spin spin = { 0 };
-    while (!lane_done(lane, ticket)) {
+    while (!is_done(lane, ticket)) {
         if (works && lane_claim(lane, &lane->threads[0].worker) != CLAIM_TAIL) {
             spin.n = 0;
             continue;
@@ -348,8 +352,9 @@ void lane_wait(struct lane *lane, uint64_t ticket)
     cpu_float_mode_restore(mode);
 }
 
-void lane_idle_until(struct lane *lane, const atomic_int *until)
+void cpu_lane_idle_until(struct lane *base, const atomic_int *until)
 {
+    struct cpu_lane *lane = cpu_lane_of(base);
     ASSERT(lane->first_thread == 1);
     const unsigned int mode = cpu_float_mode_enter();
     struct spin spin = { .until = until };
@@ -363,12 +368,10 @@ void lane_idle_until(struct lane *lane, const atomic_int *until)
     cpu_float_mode_restore(mode);
 }
 
-void lane_wake(struct lane *lane)
-{
-    wake_all(&lane->backend->wake);
-}
+void cpu_lane_wake(struct lane *base) { wake_all(&base->backend->wake); }
 
-int64_t lane_busy_ns(const struct lane *lane)
+int64_t cpu_lane_busy_ns(const struct lane *base)
 {
+    const struct cpu_lane *lane = (const struct cpu_lane *)base;
     return atomic_load_explicit(&lane->busy_ns, memory_order_relaxed);
 }

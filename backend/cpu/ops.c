@@ -24,7 +24,7 @@ static void embed_chunk(const void *arguments, uint32_t chunk, struct lane_worke
     }
 }
 
-void backend_embed(struct lane *lane, const struct op_embed *op)
+void cpu_embed(struct lane *lane, const struct op_embed *op)
 {
     struct embed_args args = { units_make(lane, op->n_rows, CHUNKS_PER_WORKER), *op };
     OPS_SUBMIT(lane, embed_chunk, args);
@@ -51,7 +51,7 @@ static void norm_chunk(const void *arguments, uint32_t chunk, struct lane_worker
     }
 }
 
-void backend_norm(struct lane *lane, const struct op_norm *op)
+void cpu_norm(struct lane *lane, const struct op_norm *op)
 {
     struct norm_args args = { units_make(lane, op->n_rows, CHUNKS_PER_WORKER), *op };
     OPS_SUBMIT(lane, norm_chunk, args);
@@ -75,7 +75,7 @@ static void quantize_chunk(const void *arguments, uint32_t chunk, struct lane_wo
     }
 }
 
-void backend_quantize(struct lane *lane, const struct op_quantize *op)
+void cpu_quantize(struct lane *lane, const struct op_quantize *op)
 {
     struct quantize_args args = {
         units_make(lane, op->n_rows * pieces_of(op->act->n_cols), CHUNKS_PER_WORKER), *op
@@ -107,7 +107,7 @@ static void swiglu_chunk(const void *arguments, uint32_t chunk, struct lane_work
     }
 }
 
-void backend_swiglu(struct lane *lane, const struct op_swiglu *op)
+void cpu_swiglu(struct lane *lane, const struct op_swiglu *op)
 {
     struct swiglu_args args = {
         units_make(lane, op->n_rows * pieces_of(op->out->n_cols), CHUNKS_PER_WORKER), *op
@@ -202,7 +202,7 @@ static void rope_chunk(const void *arguments, uint32_t chunk, struct lane_worker
     }
 }
 
-void backend_rope_store(struct lane *lane, const struct op_rope_store *op)
+void cpu_rope_store(struct lane *lane, const struct op_rope_store *op)
 {
     struct rope_args args = { units_make(lane, op->n_rows, CHUNKS_PER_WORKER), *op };
     OPS_SUBMIT(lane, rope_chunk, args);
@@ -272,7 +272,7 @@ static void attention_chunk(const void *arguments, uint32_t chunk, struct lane_w
     }
 }
 
-void backend_attention(struct lane *lane, const struct op_attention *op)
+void cpu_attention(struct lane *lane, const struct op_attention *op)
 {
     struct attention_args args = {
         units_make(lane, (int64_t)op->n_rows * op->store->n_kv_heads, ATTENTION_CHUNKS_PER_WORKER), *op
@@ -300,12 +300,31 @@ static void page_copy_chunk(const void *arguments, uint32_t chunk, struct lane_w
     }
 }
 
-void backend_page_copy(struct lane *lane, const struct op_page_copy *op)
+void cpu_page_copy(struct lane *lane, const struct op_page_copy *op)
 {
     struct page_copy_args args = { units_make(lane, op->store->n_layers * op->store->n_kv_heads, CHUNKS_PER_WORKER), *op };
     ASSERT(op->src != op->dst && op->src < (uint32_t)op->store->n_pages &&
            op->dst < (uint32_t)op->store->n_pages);
     OPS_SUBMIT(lane, page_copy_chunk, args);
+}
+
+/* ---- tap: a unit is a row ---- */
+struct tap_args { struct units units; struct op_tap op; };
+
+static void tap_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct tap_args *args = arguments;
+    const size_t n_cols = (size_t)args->op.n_cols;
+    const struct unit_range range = units_of(&args->units, chunk);
+    (void)worker;
+    memcpy(args->op.out + (size_t)range.begin * n_cols, args->op.x + (size_t)range.begin * n_cols,
+           (size_t)(range.end - range.begin) * n_cols * sizeof(float));
+}
+
+void cpu_tap(struct lane *lane, const struct op_tap *op)
+{
+    struct tap_args args = { units_make(lane, op->n_rows, CHUNKS_PER_WORKER), *op };
+    OPS_SUBMIT(lane, tap_chunk, args);
 }
 
 /* ---- direct calls: the caller's floating-point mode is set aside for as long as they take ---- */

@@ -5,6 +5,7 @@
 #ifndef BACKEND_CPU_OPS_H
 #define BACKEND_CPU_OPS_H
 
+#include "backend/cpu/operations.h"
 #include "backend/cpu/rows.h"
 
 enum {
@@ -38,8 +39,8 @@ static inline void units_submit(struct lane *lane, lane_fn fn, const struct unit
                                 size_t args_bytes)
 {
     if (units->n > 0) {
-        lane_submit(lane, fn, units, args_bytes,
-                    (uint32_t)((units->n + units->per_chunk - 1) / units->per_chunk));
+        cpu_lane_submit(lane, fn, units, args_bytes,
+                        (uint32_t)((units->n + units->per_chunk - 1) / units->per_chunk));
     }
 }
 #define OPS_SUBMIT(lane, fn, args)                                                         \

@@ -8,6 +8,7 @@
  *     32 units, 2 workers:   |   8   |   8   | 4 | 4 |2|2|1|1|1|1|
  */
 #include "backend/cpu/linear.h"
+#include "backend/cpu/operations.h"
 
 enum {
     UNIT_BYTES = 64 * 1024,  /* of weights: a few microseconds of memory time */
@@ -103,7 +104,7 @@ static void linear_chunk(const void *arguments, uint32_t chunk, struct lane_work
     }
 }
 
-void backend_linear(struct lane *lane, const struct op_linear *op)
+void cpu_linear(struct lane *lane, const struct op_linear *op)
 {
     struct linear_args args = { .op = *op, .backend = lane_backend(lane) };
     size_t bytes = 0;
@@ -125,5 +126,5 @@ void backend_linear(struct lane *lane, const struct op_linear *op)
     args.tiles_per_unit = (args.n_tiles + n_units - 1) / n_units;
     args.n_units = (args.n_tiles + args.tiles_per_unit - 1) / args.tiles_per_unit;
     _Static_assert(sizeof args <= LANE_ARGS_BYTES, "arguments must fit a ring slot");
-    lane_submit(lane, linear_chunk, &args, sizeof args, count_chunks(args.n_units, args.n_workers));
+    cpu_lane_submit(lane, linear_chunk, &args, sizeof args, count_chunks(args.n_units, args.n_workers));
 }

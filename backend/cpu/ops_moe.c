@@ -180,12 +180,12 @@ static void places_chunk(const void *arguments, uint32_t chunk, struct lane_work
     }
 }
 
-void backend_route(struct lane *lane, const struct op_route *op)
+void cpu_route(struct lane *lane, const struct op_route *op)
 {
     struct route_args args = { units_make(lane, op->n_rows, CHUNKS_PER_WORKER), *op };
     ASSERT(op->n_rows >= 1 && op->n_rows <= op->routes->cap_rows);
     OPS_SUBMIT(lane, route_chunk, args);
-    lane_submit(lane, places_chunk, &args, sizeof args, 1);
+    cpu_lane_submit(lane, places_chunk, &args, sizeof args, 1);
 }
 
 /* ---- gather: a unit is a place ---- */
@@ -215,7 +215,7 @@ static void gather_chunk(const void *arguments, uint32_t chunk, struct lane_work
     }
 }
 
-void backend_gather(struct lane *lane, const struct op_gather *op)
+void cpu_gather(struct lane *lane, const struct op_gather *op)
 {
     struct gather_args args = {
         units_make(lane, most_places(op->routes, op->n_rows), CHUNKS_PER_WORKER), *op
@@ -300,7 +300,7 @@ static void expert_linear_chunk(const void *arguments, uint32_t chunk, struct la
     atomic_fetch_add_explicit(&routes->bytes_read, bytes, memory_order_relaxed);
 }
 
-void backend_expert_linear(struct lane *lane, const struct op_expert_linear *op)
+void cpu_expert_linear(struct lane *lane, const struct op_expert_linear *op)
 {
     struct expert_linear_args args = { .op = *op, .kernels = lane_backend(lane)->kernels };
     size_t bytes = 0;
@@ -316,7 +316,7 @@ void backend_expert_linear(struct lane *lane, const struct op_expert_linear *op)
     args.tiles_per_chunk = (int32_t)((args.n_tiles + n_chunks - 1) / n_chunks);
     args.chunks_per_expert = (args.n_tiles + args.tiles_per_chunk - 1) / args.tiles_per_chunk;
     _Static_assert(sizeof args <= LANE_ARGS_BYTES, "arguments must fit a ring slot");
-    lane_submit(lane, expert_linear_chunk, &args, sizeof args,
+    cpu_lane_submit(lane, expert_linear_chunk, &args, sizeof args,
                 (uint32_t)(most_touched(op->routes, op->n_rows) * args.chunks_per_expert));
 }
 
@@ -350,7 +350,7 @@ static void expert_swiglu_chunk(const void *arguments, uint32_t chunk, struct la
     }
 }
 
-void backend_expert_swiglu(struct lane *lane, const struct op_expert_swiglu *op)
+void cpu_expert_swiglu(struct lane *lane, const struct op_expert_swiglu *op)
 {
     struct expert_swiglu_args args = {
         units_make(lane, most_places(op->routes, op->n_rows) * pieces_of(op->out->n_cols),
@@ -388,7 +388,7 @@ static void combine_chunk(const void *arguments, uint32_t chunk, struct lane_wor
     }
 }
 
-void backend_combine(struct lane *lane, const struct op_combine *op)
+void cpu_combine(struct lane *lane, const struct op_combine *op)
 {
     struct combine_args args = {
         units_make(lane, op->n_rows * pieces_of(op->n_cols), CHUNKS_PER_WORKER), *op

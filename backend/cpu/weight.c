@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "backend/cpu/linear.h"
+#include "backend/cpu/operations.h"
 
 static size_t element_bytes(enum tensor_type type) { return type == TENSOR_F32 ? 4 : 2; }
 
@@ -179,4 +180,36 @@ void backend_weight_row(const struct weight *weight, int32_t out_idx, void *row)
         memcpy((unsigned char *)row + (size_t)i * bytes,
                tile + ((size_t)i * TILE_OUTPUTS + (size_t)lane) * bytes, bytes);
     }
+}
+
+/* ---- the table of functions ---- */
+enum status cpu_matrix_fill(struct backend *backend, const struct weight *weight, int32_t first_out, int32_t n_rows,
+                            const void *rows, size_t row_stride_bytes)
+{
+    (void)backend;
+    backend_weight_fill(weight, first_out, n_rows, rows, row_stride_bytes);
+    return STATUS_OK;
+}
+
+/* A tile's worth of rows at a time through memory in the format of files. */
+enum status cpu_matrix_gather(struct backend *backend, const struct weight *from, const int32_t *rows,
+                              const struct weight *to)
+{
+    const struct tensor_type_info *type = tensor_type_info((uint32_t)from->type);
+    (void)backend;
+    ASSERT(type != NULL && to->type == from->type && to->n_in == from->n_in);
+    const size_t row_bytes = (size_t)from->n_in / type->block_elems * type->block_bytes;
+    unsigned char *file = mem_alloc(TILE_OUTPUTS, row_bytes);
+    if (file == NULL) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for %d rows of %d weights", TILE_OUTPUTS, from->n_in);
+    }
+    for (int32_t first = 0; first < to->n_out; first += TILE_OUTPUTS) {
+        const int32_t left = to->n_out - first, n = left < TILE_OUTPUTS ? left : TILE_OUTPUTS;
+        for (int32_t i = 0; i < n; i++) {
+            backend_weight_row(from, rows[first + i], file + (size_t)i * row_bytes);
+        }
+        backend_weight_fill(to, first, n, file, row_bytes);
+    }
+    mem_free(file);
+    return STATUS_OK;
 }
