@@ -61,6 +61,15 @@ struct cuda_op_swiglu {
 };
 int cuda_swiglu(const struct cuda_op_swiglu *op, struct CUstream_st *stream);
 
+/* out row i = row row_idx[i] (i when NULL) of x: taps, rows whose logits are wanted */
+struct cuda_op_rows_copy {
+    const float *x;         /* [*, n_cols] */
+    const int32_t *row_idx; /* [n_rows] or NULL */
+    float *out;             /* [n_rows, n_cols] */
+    int32_t n_rows, n_cols;
+};
+int cuda_rows_copy(const struct cuda_op_rows_copy *op, struct CUstream_st *stream);
+
 /* x[i] += y[i] */
 struct cuda_op_add { float *x; const float *y; int64_t n; };
 int cuda_add(const struct cuda_op_add *op, struct CUstream_st *stream);
@@ -125,6 +134,70 @@ struct cuda_op_choose {
 };
 enum { CUDA_CHOOSE_SCRATCH = 3 };
 int cuda_choose(const struct cuda_op_choose *op, struct CUstream_st *stream);
+
+/* ---- sample.cu: the same with penalties, biases, filters and log probabilities: all of sampling_choose ---- */
+struct cuda_bias { int32_t id; float bias; };
+struct cuda_sampling { /* struct sampling_params and what else sampling_choose() takes, of one row */
+    uint64_t seed;
+    int32_t position;
+    float temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+    int32_t top_k, penalty_last_n, n_top_logprobs;
+    int32_t n_history, n_biases;
+    const int32_t *history;         /* [n_history] on the device: the tokens before, proposed ones included */
+    const struct cuda_bias *biases; /* [n_biases] on the device, no id twice */
+};
+enum { CUDA_SAMPLE_TOP = 20 };
+struct cuda_sampled {
+    int32_t id;
+    uint32_t bad; /* as in struct cuda_choice, as which this can be read */
+    float logprob; /* where n_top_logprobs >= 0 */
+    int32_t n_top;
+    struct { int32_t id; float logprob; } top[CUDA_SAMPLE_TOP];
+};
+struct cuda_op_sample {
+    const float *logits;              /* [n_rows, n_vocab] */
+    const struct cuda_sampling *rows; /* [n_rows] on the device */
+    struct cuda_sampled *out;         /* [n_rows] */
+    float *scratch;                   /* [cuda_sample_scratch_floats] */
+    int32_t n_rows, n_vocab;          /* n_vocab at most 2^24 */
+};
+size_t cuda_sample_scratch_floats(int32_t n_rows, int32_t n_vocab);
+int cuda_sample(const struct cuda_op_sample *op, struct CUstream_st *stream);
+
+/* ---- rank.cu: the likeliest ids of rows, highest first, lowest id among equals ---- */
+enum { CUDA_RANK_CAP = 1024 };
+struct cuda_rank_row {
+    uint64_t seed;
+    int32_t position;
+    float temperature;            /* 0: logits, without noise */
+    int32_t excluded;             /* an id that is not ranked; -1: none */
+    int32_t n_wanted;             /* at most id_stride are given */
+};
+struct cuda_op_rank {
+    const float *logits;              /* [n_rows, n_vocab] */
+    const struct cuda_rank_row *rows; /* [n_rows] on the device */
+    int32_t *id;                      /* [n_rows, id_stride], -1 behind the last; NaN and -inf are not ranked */
+    float *scratch;                   /* [n_rows, n_vocab] */
+    int32_t n_rows, n_vocab, id_stride; /* id_stride at most CUDA_RANK_CAP */
+};
+int cuda_rank(const struct cuda_op_rank *op, struct CUstream_st *stream);
+
+/* ---- accept.cu: verify_coupled and verify_tree_coupled on tokens chosen on the device ---- */
+struct cuda_accept_run { int32_t first_row, first_proposed, n_proposed; };
+/* bad: a choice on the way could not be made; what was accepted before it stands, and there is no token (-1). */
+struct cuda_outcome { int32_t n_accepted, recovery_token; uint32_t bad; };
+struct cuda_op_accept {
+    const struct cuda_choice *choice;   /* of row i, at i * choice_stride_bytes */
+    size_t choice_stride_bytes;         /* sizeof(struct cuda_choice), or of cuda_sampled */
+    const struct cuda_accept_run *runs; /* [n_runs]: row first_row follows what is committed, row first_row + 1
+                                           + i proposal i */
+    const int32_t *token;               /* proposals of all runs */
+    const int32_t *parent;              /* within the run, before the child, -1 the root; NULL: all chains */
+    struct cuda_outcome *out;           /* [n_runs] */
+    int32_t *path;                      /* [n_runs, path_stride] accepted nodes; NULL: not wanted */
+    int32_t n_runs, path_stride;
+};
+int cuda_accept(const struct cuda_op_accept *op, struct CUstream_st *stream);
 
 #ifdef __cplusplus
 }

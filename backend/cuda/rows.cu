@@ -1,4 +1,4 @@
-/* rows: embedding, norm, quantisation, SwiGLU, addition. The definitions: backend/cpu/rows_scalar.c. */
+/* rows: embedding, norm, quantisation, SwiGLU, addition, copies. The definitions: backend/cpu/rows_scalar.c. */
 #include "backend/cuda/weights.cuh"
 
 enum { ROWS_THREADS = 256, ROWS_WARPS = ROWS_THREADS / CUDA_WARP };
@@ -169,5 +169,29 @@ extern "C" int cuda_add(const struct cuda_op_add *op, struct CUstream_st *stream
         return cudaSuccess;
     }
     CUDA_LAUNCH(add_rows_kernel, rows_blocks(op->n, ROWS_THREADS), ROWS_THREADS, 0, stream, *op);
+    return cudaGetLastError();
+}
+
+/* ---- copies ---- */
+
+/* Shapes: x [*, n_cols], out [n_rows, n_cols]. Grid: (pieces of 256 columns, rows). Block: 256 columns, one a
+ * thread. Reads and writes 4 bytes an element; bound by memory. Accumulates nothing. Plan: exact.
+ * Reference: memcpy, as the taps of model/forward.c. */
+static __global__ void rows_copy_kernel(const cuda_op_rows_copy op)
+{
+    const int32_t i = (int32_t)(blockIdx.x * ROWS_THREADS + threadIdx.x), row = (int32_t)blockIdx.y;
+    if (i < op.n_cols) {
+        const size_t from = (size_t)(op.row_idx != nullptr ? op.row_idx[row] : row);
+        op.out[(size_t)row * (size_t)op.n_cols + (size_t)i] = op.x[from * (size_t)op.n_cols + (size_t)i];
+    }
+}
+
+extern "C" int cuda_rows_copy(const struct cuda_op_rows_copy *op, struct CUstream_st *stream)
+{
+    if (op->n_rows <= 0 || op->n_cols <= 0) {
+        return cudaSuccess;
+    }
+    const dim3 grid(rows_blocks(op->n_cols, ROWS_THREADS), (unsigned)op->n_rows);
+    CUDA_LAUNCH(rows_copy_kernel, grid, ROWS_THREADS, 0, stream, *op);
     return cudaGetLastError();
 }

@@ -13,13 +13,15 @@ enum { GUARD_BYTES = 64, PATTERN = 0xc5 };
 
 static uint64_t bed_state;
 
-void bed_init(struct bed *bed)
+void bed_init(struct bed *bed) { bed_init_seeded(bed, 42); }
+
+void bed_init_seeded(struct bed *bed, uint64_t seed)
 {
     assert_int_equal(backend_create("cpu", "scalar", &bed->backend), STATUS_OK);
     const struct lane_options options = { .n_workers = 1, .caller_is_worker = true,
                                           .scratch_bytes = (size_t)1 << 20 };
     assert_int_equal(lane_create(bed->backend, &options, &bed->lane), STATUS_OK);
-    bed_seed(42);
+    bed_seed(seed);
 }
 
 void bed_deinit(struct bed *bed)
@@ -49,8 +51,7 @@ float bed_float(void) { return (float)(int32_t)(bed_word() >> 32) * 0x1p-31f; }
 
 float *bed_floats(size_t n)
 {
-    float *x = mem_alloc(n, sizeof *x);
-    assert_non_null(x);
+    float *x = bed_alloc(n, sizeof *x);
     for (size_t i = 0; i < n; i++) {
         const size_t kind = i / 32 % 23; /* of a block of 32 */
         x[i] = kind == 5 ? 0.0f : kind == 9 ? bed_float() * 0x1p-110f : kind == 13 ? bed_float() * 1e6f
@@ -126,6 +127,21 @@ void bed_output_free(void *output)
         assert_int_equal(memory[GUARD_BYTES + bytes + i], PATTERN);
     }
     mem_free(memory);
+}
+
+void *bed_alloc(size_t n, size_t size)
+{
+    void *memory = mem_alloc(n, size);
+    assert_non_null(memory);
+    return memory;
+}
+
+void bed_free(void *memory) { mem_free(memory); }
+
+void *bed_enter(const void *op, size_t bytes)
+{
+    (void)bytes;
+    return (void *)(uintptr_t)op;
 }
 
 void bed_launched(int error)

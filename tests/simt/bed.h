@@ -12,13 +12,17 @@
 /* The definition, one worker. */
 struct bed { struct backend *backend; struct lane *lane; };
 void bed_init(struct bed *bed);
+void bed_init_seeded(struct bed *bed, uint64_t seed);
 void bed_deinit(struct bed *bed);
 void bed_wait(struct bed *bed); /* for what was submitted to its lane */
 
 uint64_t bed_word(void);
 float bed_float(void); /* in -1 .. 1 */
 void bed_seed(uint64_t seed);
-/* n floats; some rows' worth of zeros, tiny, large and equal ones among them */
+/* Zeroed memory that both host and device code read; everything an operation names is of it or an output. */
+void *bed_alloc(size_t n, size_t size);
+void bed_free(void *memory);
+/* n floats of it; some rows' worth of zeros, tiny, large and equal ones among them */
 float *bed_floats(size_t n);
 /* Random rows of a type's file format, extreme codes and scales among them. */
 unsigned char *bed_file_rows(enum tensor_type type, int32_t n_out, int32_t n_in);
@@ -29,6 +33,10 @@ void *bed_output(size_t n, size_t size);
 /* Asserts that nobody did, and releases. */
 void bed_output_free(void *output);
 
+/* Launches an operation and waits for it: BED_RUN(cuda_add, &op). What an operation names and the bed does not
+ * have is a failure. */
+#define BED_RUN(launch, op) bed_launched(launch(bed_enter(op, sizeof *(op)), NULL))
+void *bed_enter(const void *op, size_t bytes);
 /* Asserts that a launch was taken and that the emulation has nothing to say. */
 void bed_launched(int error);
 /* Backward: blocks and threads from last to first. */

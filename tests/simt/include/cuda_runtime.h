@@ -80,6 +80,11 @@ template <class T> T __shfl_xor_sync(unsigned mask, T value, int lanes)
 {
     return simt_shuffle(mask, value, simt_lane() ^ lanes);
 }
+/* The lanes below `lanes` get their own back. */
+template <class T> T __shfl_up_sync(unsigned mask, T value, int lanes)
+{
+    return simt_shuffle(mask, value, simt_lane() >= lanes ? simt_lane() - lanes : simt_lane());
+}
 static inline void simt_mma_s8(const int32_t *a, const int32_t *b, int32_t *d)
 {
     uint32_t words[SIMT_WORDS_IN], out[SIMT_WORDS_OUT];
@@ -130,6 +135,7 @@ static inline int __dp4a(int a, int b, int c)
     memcpy(y, &b, 4);
     return c + x[0] * y[0] + x[1] * y[1] + x[2] * y[2] + x[3] * y[3];
 }
+static inline long long __double2ll_rn(double x) { return __builtin_llrint(x); }
 static inline float __fsqrt_rn(float x) { return __builtin_sqrtf(x); }
 
 /* ---- atomics: threads hand over at barriers only, so plain code is atomic ---- */
