@@ -18,6 +18,7 @@
 #include "base/base.h"
 #include "draft/calibration.h"
 #include "draft/fanout.h"
+#include "draft/gain.h"
 #include "kvcache/kvcache.h"
 #include "model/model.h"
 #include "sampling/sampling.h"
