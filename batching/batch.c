@@ -183,6 +183,27 @@ int32_t batch_add(struct batch *batch, const struct batch_part *part)
     return first_logits;
 }
 
+int32_t batch_add_branch(struct batch *batch, const struct batch_branch *branch)
+{
+    struct pass *pass = &batch->pass;
+    const int32_t row = pass->n_rows++, idx = pass->n_seqs++, logits = pass->n_logits++;
+    ASSERT(row < batch->caps.n_rows && idx < batch->caps.n_views && logits < batch->caps.n_logits);
+    ASSERT(branch->n_places >= 1 && branch->n_places <= KV_PATH_CAP);
+    struct kv_view *view = &batch->views[idx];
+    int32_t *path = batch->paths + (size_t)idx * KV_PATH_CAP;
+    *view = (struct kv_view){ .fork = branch->fork, .path = path, .n_path = branch->n_places };
+    view->pages = kv_table_pages(branch->table, &view->n_pages);
+    for (int32_t i = 0; i < branch->n_places; i++) {
+        path[i] = kv_table_slot(branch->table, branch->places[i]);
+    }
+    batch->token[row] = branch->token;
+    batch->position[row] = branch->fork + branch->n_places - 1;
+    batch->slot[row] = path[branch->n_places - 1];
+    batch->seq_of_row[row] = idx;
+    batch->logits_row[logits] = row;
+    return logits;
+}
+
 const struct pass *batch_pass(const struct batch *batch)
 {
     return &batch->pass;

@@ -50,6 +50,19 @@ struct batch_part {
 enum { BATCH_MAX_NODES = INT8_MAX + 1 };
 /* There must be room; no node lies more than KV_PATH_CAP nodes off the chain. Returns the place of the part's first logits row among those of the pass. */
 int32_t batch_add(struct batch *batch, const struct batch_part *part);
+/* One row of a branch that has left its sequence's chain: it sees the table's places below `fork`, and
+ * then its own, wherever they lie (SSD grows many such at once).
+ *
+ *     places { 14, 19 }, fork 11: position 12 lies in place 19 and sees 0..10, 14, 19 */
+struct batch_branch {
+    const struct kv_table *table; /* as of a part */
+    const int32_t *places;        /* [n_places] of its tokens, the row's own last; read by the call only */
+    int32_t n_places;             /* 1..KV_PATH_CAP; position = fork + n_places - 1 */
+    int32_t fork;
+    int32_t token;
+};
+/* There must be room for a row, a logits row and a view. Returns its place among the logits rows. */
+int32_t batch_add_branch(struct batch *batch, const struct batch_branch *branch);
 /* All parts since batch_clear(), as one pass; valid until the next change. */
 const struct pass *batch_pass(const struct batch *batch);
 

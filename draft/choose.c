@@ -1,28 +1,9 @@
 /* choose: see the header. */
-#include "draft/choose.h"
+#include "draft/chooser.h"
 
-#include <stdatomic.h>
 #include <string.h>
 
 enum { EXP_BLOCK = 2048 }; /* floats summed on the stack at a time */
-
-/* What one choice needs besides its row. Workers of another lane may help, so it is claimed. */
-struct chooser_desk {
-    atomic_flag in_use;
-    struct sampling_scratch *scratch;
-    struct sampling_bias *biases; /* [SAMPLING_MAX_BIASES + DRAFT_SIBLINGS] a request's, and what to pass over */
-    float *row;                   /* [n_vocab_common] -inf but for kept ids; NULL when all are kept */
-};
-
-struct draft_chooser {
-    struct draft_chooser_options options;
-    const struct backend *backend;
-    int32_t *kept_ids;            /* [n_kept] owned; NULL: all */
-    struct chooser_desk *desks;   /* [n_desks] */
-    int32_t n_desks;
-    struct draft_choice *const *choices; /* of the run under way */
-    uint64_t bytes;
-};
 
 /* ---- creation ---- */
 static enum status open_desk(struct draft_chooser *chooser, struct chooser_desk *desk)
@@ -32,13 +13,16 @@ static enum status open_desk(struct draft_chooser *chooser, struct chooser_desk 
     TRY(sampling_scratch_create(chooser->options.n_vocab_common, &desk->scratch));
     desk->biases = mem_alloc(n_biases, sizeof *desk->biases);
     desk->row = chooser->kept_ids != NULL ? mem_alloc(n, sizeof *desk->row) : NULL;
-    if (desk->biases == NULL || (chooser->kept_ids != NULL && desk->row == NULL)) {
+    desk->prob = chooser->options.ranks ? mem_alloc(n, sizeof *desk->prob) : NULL;
+    if (desk->biases == NULL || (chooser->kept_ids != NULL && desk->row == NULL) ||
+        (chooser->options.ranks && desk->prob == NULL)) {
         return status_fail(STATUS_NO_MEMORY, "no memory for a draft's choices among %zu tokens", n);
     }
     for (size_t i = 0; desk->row != NULL && i < n; i++) {
         desk->row[i] = -MATHX_INF;
     }
-    chooser->bytes += n_biases * sizeof *desk->biases + (desk->row != NULL ? n * sizeof *desk->row : 0);
+    chooser->bytes += n_biases * sizeof *desk->biases + (desk->row != NULL ? n * sizeof *desk->row : 0) +
+                      (desk->prob != NULL ? n * sizeof *desk->prob : 0);
     return STATUS_OK;
 }
 
@@ -93,6 +77,7 @@ void draft_chooser_destroy(struct draft_chooser *chooser)
         sampling_scratch_destroy(chooser->desks[i].scratch);
         mem_free(chooser->desks[i].biases);
         mem_free(chooser->desks[i].row);
+        mem_free(chooser->desks[i].prob);
     }
     mem_free(chooser->desks);
     mem_free(chooser->kept_ids);
@@ -107,9 +92,8 @@ static int32_t n_logits(const struct draft_chooser *chooser)
     return chooser->kept_ids != NULL ? chooser->options.n_kept : chooser->options.n_vocab_common;
 }
 
-/* The row over ids 0 .. n_vocab_common - 1. */
-static const float *full_row(const struct draft_chooser *chooser, const struct chooser_desk *desk,
-                             const float *logits)
+const float *chooser_full_row(const struct draft_chooser *chooser, const struct chooser_desk *desk,
+                              const float *logits)
 {
     if (chooser->kept_ids == NULL) {
         return logits;
@@ -152,6 +136,11 @@ static float exp_sum(const struct draft_chooser *chooser, const float *logits, f
 }
 
 /* ---- choices ---- */
+static int32_t history_len(const struct draft_choice *choice)
+{
+    return choice->n_history > 0 ? choice->n_history : choice->position;
+}
+
 static bool choose_coupled(const struct draft_chooser *chooser, const struct chooser_desk *desk,
                            const struct sampling_params *params, const struct draft_choice *choice, int32_t *token)
 {
@@ -162,8 +151,8 @@ static bool choose_coupled(const struct draft_chooser *chooser, const struct cho
                                     chooser->options.n_kept, choice->position, token) == STATUS_OK;
     }
     const enum status status =
-        sampling_choose(chooser->backend, params, full_row(chooser, desk, choice->logits),
-                        chooser->options.n_vocab_common, choice->history, choice->position, choice->position,
+        sampling_choose(chooser->backend, params, chooser_full_row(chooser, desk, choice->logits),
+                        chooser->options.n_vocab_common, choice->history, history_len(choice), choice->position,
                         desk->scratch, &chosen);
     *token = status == STATUS_OK ? chosen.id : -1;
     return status == STATUS_OK;
@@ -174,11 +163,14 @@ static void choose_by_rejection(const struct draft_chooser *chooser, const struc
 {
     const int32_t n_common = chooser->options.n_vocab_common, n_vocab = chooser->options.n_vocab;
     choice->token = -1;
-    if (sampling_distribution(chooser->backend, params, full_row(chooser, desk, choice->logits), n_common,
-                              choice->history, choice->position, desk->scratch, choice->prob) != STATUS_OK) {
+    if (sampling_distribution(chooser->backend, params, chooser_full_row(chooser, desk, choice->logits), n_common,
+                              choice->history, history_len(choice), desk->scratch, choice->prob) != STATUS_OK) {
         return;
     }
     memset(choice->prob + n_common, 0, (size_t)(n_vocab - n_common) * sizeof *choice->prob);
+    if (chooser->options.n_reshaped > 0) {
+        sampling_reshape_top(choice->prob, n_vocab, chooser->options.n_reshaped, chooser->options.reshape);
+    }
     choice->token = sampling_draw_from(choice->prob, n_vocab, rng_coin_uniform(params->seed, COIN_DRAFT,
                                                                                (uint32_t)choice->position, 0));
     choice->hint = choice->token >= 0 ? choice->prob[choice->token] : 0.0f;
@@ -222,10 +214,9 @@ static void choose_siblings(const struct draft_chooser *chooser, const struct ch
     }
 }
 
-/* The request's parameters as far as the draft's vocabulary goes, and without logprobs. */
-static struct sampling_params params_of(const struct draft_chooser *chooser, const struct draft_choice *choice)
+struct sampling_params chooser_params(const struct draft_chooser *chooser, const struct sampling_params *own)
 {
-    struct sampling_params params = *choice->params;
+    struct sampling_params params = *own;
     params.n_top_logprobs = -1;
     while (params.n_biases > 0 && params.biases[params.n_biases - 1].id >= chooser->options.n_vocab_common) {
         params.n_biases--; /* sorted by id */
@@ -235,7 +226,7 @@ static struct sampling_params params_of(const struct draft_chooser *chooser, con
 
 static void choose(const struct draft_chooser *chooser, const struct chooser_desk *desk, struct draft_choice *choice)
 {
-    const struct sampling_params params = params_of(chooser, choice);
+    const struct sampling_params params = chooser_params(chooser, choice->params);
     if (choice->prob != NULL) {
         choose_by_rejection(chooser, desk, &params, choice);
         return;
@@ -250,15 +241,26 @@ static void choose(const struct draft_chooser *chooser, const struct chooser_des
     }
 }
 
-static void choose_fn(const void *args, uint32_t chunk, struct lane_worker *worker)
+struct chooser_desk *chooser_desk_acquire(struct draft_chooser *chooser, int32_t wanted)
 {
-    struct draft_chooser *chooser = *(struct draft_chooser *const *)args;
-    int32_t i = worker->idx % chooser->n_desks;
+    int32_t i = wanted % chooser->n_desks;
     while (atomic_flag_test_and_set_explicit(&chooser->desks[i].in_use, memory_order_acquire)) {
         i = (i + 1) % chooser->n_desks;
     }
-    choose(chooser, &chooser->desks[i], chooser->choices[chunk]);
-    atomic_flag_clear_explicit(&chooser->desks[i].in_use, memory_order_release);
+    return &chooser->desks[i];
+}
+
+void chooser_desk_release(struct chooser_desk *desk)
+{
+    atomic_flag_clear_explicit(&desk->in_use, memory_order_release);
+}
+
+static void choose_fn(const void *args, uint32_t chunk, struct lane_worker *worker)
+{
+    struct draft_chooser *chooser = *(struct draft_chooser *const *)args;
+    struct chooser_desk *desk = chooser_desk_acquire(chooser, worker->idx);
+    choose(chooser, desk, chooser->choices[chunk]);
+    chooser_desk_release(desk);
 }
 
 void draft_chooser_run(struct draft_chooser *chooser, struct draft_choice *const *choices, int32_t n)

@@ -10,11 +10,12 @@
 
 #include "draft/draft.h"
 
-enum { DRAFT_SIBLINGS = 2 };
+enum { DRAFT_SIBLINGS = 2, DRAFT_MAX_RANKED = 64 };
 /* One choice: what goes in, what comes out. */
 struct draft_choice {
     const struct sampling_params *params;
-    const int32_t *history;       /* [position] committed and proposed tokens */
+    const int32_t *history;       /* [n_history] committed and proposed tokens */
+    int32_t n_history;            /* of it that are there; 0: `position`. A draft may look back less */
     int32_t position;             /* of the token being chosen */
     const float *logits;          /* [n_kept or at least n_vocab_common] */
     float *prob;                  /* [n_vocab] of the target: rejection rule; NULL: coupled */
@@ -32,6 +33,9 @@ struct draft_chooser_options {
     int32_t n_vocab_common;       /* ids below it may be chosen */
     const int32_t *kept_ids;      /* [n_kept] ascending ids the logits stand for; NULL: 0, 1, .. */
     int32_t n_kept;
+    int32_t n_reshaped;           /* rejection rule: so many likeliest ids of a row, 0 = none, .. */
+    float reshape;                /* .. weigh this much of what they did (Saguaro sampling) */
+    bool ranks;                   /* draft_chooser_rank() will be called */
 };
 struct draft_chooser;
 enum status draft_chooser_create(const struct draft_chooser_options *options, struct draft_chooser **out);
@@ -39,5 +43,23 @@ void draft_chooser_destroy(struct draft_chooser *chooser); /* NULL is fine */
 uint64_t draft_chooser_bytes(const struct draft_chooser *chooser);
 /* All of them, in parallel; returns when they are made. */
 void draft_chooser_run(struct draft_chooser *chooser, struct draft_choice *const *choices, int32_t n);
+
+/* rank.c: the tokens that a row's choice may turn out to be, likeliest first. Coupled rule: by logit /
+ * temperature + the position's noise, which is known, so that the first is the draft's own choice and the
+ * others are what the target chooses if its logits differ a little. Rejection rule: by probability.
+ * Penalties and biases count; ids that filters drop are left out. */
+struct draft_ranking {
+    const struct sampling_params *params;
+    const int32_t *history;       /* [n_history] as above */
+    int32_t n_history;
+    int32_t position;             /* of the token */
+    const float *logits;
+    int32_t excluded;             /* an id that it cannot be; -1: none */
+    bool by_probability;          /* the rejection rule */
+    int32_t n_wanted;
+    int32_t *id;                  /* [n_wanted] */
+    int32_t n;                    /* found */
+};
+void draft_chooser_rank(struct draft_chooser *chooser, struct draft_ranking *const *rankings, int32_t n);
 
 #endif

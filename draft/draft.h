@@ -2,6 +2,7 @@
  * fail, the answer may not: any error becomes "0 proposed" (I9). Step thread only.
  *
  *     propose   asks of all sequences of a step at once → a proposal each
+ *     begin     what is verified now (drafts that work ahead, draft/ahead.h)
  *     observe   what the target made of them
  *     forget    a sequence leaves (ended, or preempted: its epoch rises)
  *
@@ -89,6 +90,11 @@ struct draft_kind {
     void (*observe)(struct draft *draft, const struct draft_verdict *verdicts, int32_t n_verdicts);
     void (*forget)(struct draft *draft, const struct draft_farewell *farewell);
     void (*destroy)(struct draft *draft);
+    /* For drafts that work while the target does, else NULL. begin: the target's pass starts now, over
+     * these proposals (n = 0 too), and must not be kept waiting. known: the pass has ended, so that work
+     * for other outcomes may stop. */
+    void (*begin)(struct draft *draft, const struct draft_ask *asks, int32_t n_asks);
+    void (*known)(struct draft *draft);
 };
 struct draft {
     const struct draft_kind *kind;
@@ -126,6 +132,7 @@ struct draft_model_options {
     enum kv_type kv;
     int32_t context;              /* positions of the draft, at most those its model was loaded for */
     int32_t page_slots, n_pages;  /* pages for one context at least */
+    int32_t scratch_slots;        /* of a sequence, behind its context: branches grow there */
     int32_t prefill_chunk;        /* rows of committed tokens that a pass catches up on */
     int32_t n_vocab_common;       /* ids from here on mean different things, or nothing, and are never
                                    * proposed; 0 = the smaller vocabulary's. Ids that the draft does not
@@ -133,6 +140,8 @@ struct draft_model_options {
     const int32_t *kept_ids;      /* [n_kept] ascending, all it may propose (a head of that many rows is
                                    * made); copied. NULL: all. top-k, top-p and min-p see kept ids alone */
     int32_t n_kept;
+    int32_t n_reshaped;           /* Saguaro sampling, rejection rule only: so many likeliest ids of a row, .. */
+    float reshape;                /* .. weigh this much, 0..1, of what they did; 0 ids: off */
 };
 /* All memory is taken here. STATUS_INVALID, STATUS_NO_MEMORY. */
 enum status draft_model_create(const struct draft_model_options *options, struct draft **out);

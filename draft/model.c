@@ -36,8 +36,7 @@ static void settle_tail(struct model_place *place, const int32_t *tokens, int32_
     kv_table_set_cached(place->table, cached);
 }
 
-/* The place's table holds what this sequence has cached, or nothing. */
-static struct model_place *enter_place(struct model_draft *draft, const struct draft_ask *ask)
+struct model_place *model_draft_enter(struct model_draft *draft, const struct draft_ask *ask)
 {
     ASSERT(ask->place >= 0 && ask->place < draft->options.common.max_batch);
     struct model_place *place = &draft->places[ask->place];
@@ -55,11 +54,12 @@ static struct model_place *enter_place(struct model_draft *draft, const struct d
     return place;
 }
 
-/* Pages of its own for the rows of a round that proposes k. Those of a refused one go back, so that the
- * others need not stop too; what is in the prefix tree is found there again. */
-static bool take_pages(struct model_draft *draft, struct model_place *place, const struct draft_ask *ask, int32_t k)
+/* Pages of a refused one go back, so that the others need not stop too; what is in the prefix tree is
+ * found there again. */
+bool model_draft_take_pages(struct model_draft *draft, struct model_place *place, const struct draft_ask *ask,
+                            int32_t end)
 {
-    const int32_t cached = kv_table_cached_len(place->table), end = ask->n_tokens - 1 + k;
+    const int32_t cached = kv_table_cached_len(place->table);
     int32_t n_copies = 0;
     if (kv_table_reserve(place->table, end) != STATUS_OK ||
         kv_table_prepare_write(place->table, cached, end - cached, draft->copies + draft->n_copies,
@@ -73,21 +73,19 @@ static bool take_pages(struct model_draft *draft, struct model_place *place, con
     return true;
 }
 
-static void leave_place(struct model_draft *draft, const struct draft_chain *chain)
+void model_draft_leave(struct model_draft *draft, const struct draft_ask *ask, int32_t n_fed)
 {
-    const struct draft_ask *ask = chain->ask;
     struct model_place *place = &draft->places[ask->place];
-    const int32_t n_fed = chain->next_position;
     const int32_t cached = n_fed < ask->n_tokens ? n_fed : ask->n_tokens;
     kv_table_set_cached(place->table, cached);
     place->n_tail = n_fed - cached;
-    ASSERT(place->n_tail >= 0 && place->n_tail < DRAFT_MAX_NODES);
+    ASSERT(place->n_tail >= 0 && place->n_tail <= DRAFT_MAX_NODES);
     memcpy(place->tail, ask->tokens + cached, (size_t)place->n_tail * sizeof *place->tail);
     kv_prefix_publish(draft->prefix, ask->tenant, ask->tokens, place->table);
 }
 
 /* ---- the table of functions ---- */
-static void submit_copies(struct model_draft *draft)
+void model_draft_submit_copies(struct model_draft *draft)
 {
     for (int32_t i = 0; i < draft->n_copies; i++) {
         backend_page_copy(draft->options.lane, &(struct op_page_copy){
@@ -122,18 +120,19 @@ static void model_draft_propose(struct draft *base, struct draft_ask *asks, int3
             continue; /* no work for it, and its pages may wait */
         }
         ASSERT(k <= draft->options.common.k_max);
-        struct model_place *place = enter_place(draft, ask);
-        if (take_pages(draft, place, ask, k)) {
+        struct model_place *place = model_draft_enter(draft, ask);
+        if (model_draft_take_pages(draft, place, ask, ask->n_tokens - 1 + k)) {
             struct draft_chain *chain = draft_chains_add(draft->chains, ask);
             chain->table = place->table;
             chain->next_position = kv_table_cached_len(place->table);
             chain->k_max = k;
         }
     }
-    submit_copies(draft); /* the lane keeps the order: before any row is written */
+    model_draft_submit_copies(draft); /* the lane keeps the order: before any row is written */
     draft_chains_run(draft->chains);
     for (int32_t i = 0; i < draft_chains_n(draft->chains); i++) {
-        leave_place(draft, draft_chains_at(draft->chains, i));
+        const struct draft_chain *chain = draft_chains_at(draft->chains, i);
+        model_draft_leave(draft, chain->ask, chain->next_position);
     }
 }
 
@@ -206,6 +205,11 @@ static enum status check_options(struct draft_model_options *options)
         return status_fail(STATUS_INVALID, "expected a draft context between 2 and the %d positions of %s, found %d",
                            config->context_len, config->name, options->context);
     }
+    if (options->n_reshaped < 0 || options->n_reshaped > SAMPLING_MAX_RESHAPED || !(options->reshape >= 0) ||
+        options->reshape > 1) {
+        return status_fail(STATUS_INVALID, "expected 0 to %d ids to weigh 0 to 1 of what they did, found %d and %g",
+                           SAMPLING_MAX_RESHAPED, options->n_reshaped, (double)options->reshape);
+    }
     options->context = min_i32(options->context, options->common.context);
     options->n_vocab_common = options->n_vocab_common == 0 ? n_both : options->n_vocab_common;
     if (options->n_vocab_common < 1 || options->n_vocab_common > n_both) {
@@ -227,14 +231,15 @@ static enum status open_pages(struct model_draft *draft)
     TRY(kv_pool_create(options->n_pages, options->page_slots, &draft->pool));
     TRY(kv_prefix_create(draft->pool, &draft->prefix));
     TRY(kv_store_init(draft->backend, &draft->store));
-    draft->n_copies_max = n * (options->context / options->page_slots + 1);
+    const int32_t n_places = options->context + options->scratch_slots;
+    draft->n_copies_max = n * (n_places / options->page_slots + 2);
     draft->places = mem_alloc((size_t)n, sizeof *draft->places);
     draft->copies = mem_alloc((size_t)draft->n_copies_max, sizeof *draft->copies);
     if (draft->places == NULL || draft->copies == NULL) {
         return status_fail(STATUS_NO_MEMORY, "no memory for a draft of %d sequences", n);
     }
     for (int32_t i = 0; i < n; i++) {
-        TRY(kv_table_create(draft->pool, options->context, &draft->places[i].table));
+        TRY(kv_table_create(draft->pool, n_places, &draft->places[i].table));
     }
     return STATUS_OK;
 }
@@ -256,7 +261,8 @@ static enum status open_passes(struct model_draft *draft)
         .row_len = is_cut ? options->n_kept : config->n_vocab,
         .chooser = { .lane = options->lane, .n_vocab = options->common.n_vocab,
                      .n_vocab_common = options->n_vocab_common, .kept_ids = options->kept_ids,
-                     .n_kept = options->n_kept },
+                     .n_kept = options->n_kept, .n_reshaped = options->n_reshaped,
+                     .reshape = options->reshape },
     }, &draft->chains);
 }
 

@@ -31,4 +31,15 @@ struct model_draft {
     struct draft_chains *chains;
 };
 
+/* ---- one round of a place: enter, take pages, feed rows, leave ---- */
+/* The place's table holds what this sequence has cached, or nothing. */
+struct model_place *model_draft_enter(struct model_draft *draft, const struct draft_ask *ask);
+/* Pages of its own for places up to `end`; copies are noted. False: there are none, and the place is empty. */
+bool model_draft_take_pages(struct model_draft *draft, struct model_place *place, const struct draft_ask *ask,
+                            int32_t end);
+/* Copies noted since n_copies was 0; the lane keeps the order: before any row is written. */
+void model_draft_submit_copies(struct model_draft *draft);
+/* Places up to n_fed hold KV of ask->tokens. */
+void model_draft_leave(struct model_draft *draft, const struct draft_ask *ask, int32_t n_fed);
+
 #endif

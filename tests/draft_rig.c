@@ -129,7 +129,7 @@ static void open_draft(struct draft_rig *rig)
 void draft_rig_open(struct draft_rig *rig, const struct draft_rig_options *options)
 {
     static const struct draft_kind kind = { "wrapper", wrapper_propose, wrapper_observe, wrapper_forget,
-                                            wrapper_destroy };
+                                            wrapper_destroy, NULL, NULL };
     *rig = (struct draft_rig){ .options = *options };
     const struct draft_rig_options *o = &rig->options;
     must(backend_create("cpu", NULL, &rig->backend));

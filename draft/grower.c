@@ -1,0 +1,304 @@
+/* grower: the half of SSD that computes (see ahead.h): enter, glue, fork, grow, leave. A model draft lends
+ * it places, pages and weights; its passes are wider, so their buffers are its own. */
+#include <string.h>
+
+#include "draft/grower_private.h"
+
+/* ---- passes ---- */
+const float *grower_forward(struct grower *grower, const struct pass *pass)
+{
+    struct model_draft *model = grower->model;
+    struct lane *lane = model->options.lane;
+    grower->pass = *pass;
+    grower->pass.head = model->head.data != NULL ? &model->head : NULL;
+    lane_wait(lane, model_forward(model->options.model, lane, &model->store, &grower->pass, grower->buffers));
+    grower->report.rows += (uint64_t)pass->n_rows;
+    return pass_buffers_logits(grower->buffers);
+}
+
+size_t grower_row_len(const struct grower *grower)
+{
+    const struct model_draft *model = grower->model;
+    return (size_t)(model->head.data != NULL ? model->head.n_out : model_get_config(model->options.model)->n_vocab);
+}
+
+/* ---- growing ---- */
+/* The input of step i is the token that step i - 1 chose; the first one's is the branch's own. */
+static void add_row(struct grower *grower, struct growing_branch *growing, int32_t step)
+{
+    const struct glued_round *glued = growing->glued;
+    const int32_t n_ids = model_get_config(grower->options.model.model)->n_vocab;
+    const int32_t token = step == 0 ? growing->branch->token : growing->branch->next[step - 1];
+    growing->places[step] = glued->first_place + step * glued->table->n_branches + growing->idx;
+    batch_add_branch(grower->batch, &(struct batch_branch){
+        .table = glued->place->table, .places = growing->places, .n_places = step + 1, .fork = growing->fork,
+        .token = token < n_ids ? token : 0 });
+}
+
+static int32_t add_step(struct grower *grower, int32_t step)
+{
+    int32_t n = 0;
+    batch_clear(grower->batch);
+    for (int32_t i = 0; i < grower->n_growing; i++) {
+        struct growing_branch *growing = &grower->growing[i];
+        if (growing->is_open && step < growing->glued->k_next) {
+            add_row(grower, growing, step);
+            grower->choosing[n++] = growing;
+        }
+    }
+    return n;
+}
+
+static float *prob_row(const struct grower *grower, const struct growing_branch *growing, int32_t step)
+{
+    const struct draft_options *common = &grower->options.model.common;
+    const size_t row = (size_t)(growing - grower->growing) * (size_t)common->k_max + (size_t)step;
+    return grower->probs[grower->bank] + row * (size_t)common->n_vocab;
+}
+
+static void choose_step(struct grower *grower, const float *logits, int32_t n, int32_t step)
+{
+    for (int32_t i = 0; i < n; i++) {
+        struct growing_branch *growing = grower->choosing[i];
+        const struct ahead_round *round = growing->glued->round;
+        ASSERT(!round->wants_prob || grower->probs[0] != NULL);
+        growing->choice = (struct draft_choice){
+            .params = round->params, .history = round->tokens, .n_history = growing->fork,
+            .position = growing->fork + step + 1, .logits = logits + (size_t)i * grower_row_len(grower),
+            .prob = round->wants_prob ? prob_row(grower, growing, step) : NULL };
+        grower->choices[i] = &growing->choice;
+    }
+    draft_chooser_run(grower->chooser, grower->choices, n);
+    for (int32_t i = 0; i < n; i++) {
+        struct growing_branch *growing = grower->choosing[i];
+        growing->is_open = growing->choice.token >= 0;
+        growing->branch->next[step] = growing->choice.token;
+        growing->branch->hint[step] = growing->choice.hint;
+        growing->branch->prob[step] = growing->choice.prob;
+    }
+}
+
+static void publish_step(struct grower *grower, int32_t step)
+{
+    for (int32_t i = 0; i < grower->n_glued; i++) {
+        if (grower->glued[i].is_forked && step < grower->glued[i].k_next) {
+            atomic_store_explicit(&grower->glued[i].table->n_ready, step + 1, memory_order_release);
+        }
+    }
+    grower->report.steps++;
+}
+
+static void grow(struct grower *grower, const atomic_int *stop)
+{
+    const int64_t begin_ns = clock_now_ns();
+    for (int32_t step = 0; step < DRAFT_MAX_NODES && !atomic_load(stop); step++) {
+        const int32_t n = add_step(grower, step);
+        if (n == 0) {
+            break;
+        }
+        choose_step(grower, grower_forward(grower, batch_pass(grower->batch)), n, step);
+        publish_step(grower, step);
+    }
+    grower->report.grow_seconds += (double)(clock_now_ns() - begin_ns) * 1e-9;
+}
+
+/* ---- a call ---- */
+static void begin_tables(const struct grower_call *call)
+{
+    for (int32_t i = 0; i < call->n_rounds; i++) {
+        const struct ahead_round *round = &call->rounds[i];
+        struct ahead_table *table = &call->tables[i];
+        ASSERT(round->n_proposed >= 0 && round->n_proposed <= DRAFT_MAX_NODES && round->k_next <= DRAFT_MAX_NODES);
+        table->n_branches = 0; /* nobody reads below n_ready = -1 */
+    }
+}
+
+/* Until some round has its rows: others that have much to catch up on go on in the next call. */
+static void glue_and_fork(struct grower *grower, const struct grower_call *call)
+{
+    int32_t n_forked = 0;
+    grower_enter(grower, call);
+    while (n_forked == 0 && !atomic_load(call->stop)) {
+        const float *logits;
+        const int64_t begin_ns = clock_now_ns();
+        if (!grower_glue_pass(grower, &logits)) {
+            return;
+        }
+        const int64_t glued_ns = clock_now_ns();
+        n_forked = grower_fork(grower, logits);
+        grower->report.glue_seconds += (double)(glued_ns - begin_ns) * 1e-9;
+        grower->report.fork_seconds += (double)(clock_now_ns() - glued_ns) * 1e-9;
+    }
+}
+
+void grower_run(struct grower *grower, const struct grower_call *call)
+{
+    ASSERT(call->n_rounds <= grower->options.model.common.max_batch);
+    grower->bank = !grower->bank;
+    grower->n_growing = 0;
+    begin_tables(call);
+    for (int32_t i = 0; i < call->n_rounds; i++) {
+        grower_learn(grower, &call->rounds[i]);
+        grower->report.rounds++;
+    }
+    glue_and_fork(grower, call);
+    grow(grower, call->stop);
+    for (int32_t i = 0; i < grower->n_glued; i++) {
+        if (grower->glued[i].place != NULL) {
+            model_draft_leave(grower->model, &grower->glued[i].ask, grower->glued[i].next_position);
+        }
+    }
+}
+
+void grower_draft(struct grower *grower, const struct calibration *calibration, struct draft_ask *asks,
+                  int32_t n_asks)
+{
+    grower->base->calibration[0] = *calibration;
+    grower->base->kind->propose(grower->base, asks, n_asks);
+}
+
+void grower_forget(struct grower *grower, const struct draft_farewell *farewell)
+{
+    grower->ranked[farewell->place].is_there = false;
+    grower->base->kind->forget(grower->base, farewell);
+}
+
+struct grower_report grower_report(const struct grower *grower) { return grower->report; }
+struct draft *grower_model_draft(struct grower *grower) { return grower->base; }
+
+/* ---- creation ---- */
+static enum status check_options(const struct grower_options *options)
+{
+    if (options->max_budget < 1 || options->max_budget > FANOUT_MAX_BUDGET) {
+        return status_fail(STATUS_INVALID, "expected a budget of 1 to %d outcomes to prepare for, found %d",
+                           FANOUT_MAX_BUDGET, options->max_budget);
+    }
+    return STATUS_OK;
+}
+
+/* With room behind each context for the widest round. */
+static enum status open_model(struct grower *grower)
+{
+    struct draft_model_options model = grower->options.model;
+    const int32_t k_max = model.common.k_max, slots = model.page_slots;
+    model.scratch_slots = DRAFT_MAX_NODES + k_max * grower->options.max_budget;
+    const int64_t n_pages = model.n_pages +
+                            (int64_t)model.common.max_batch * ((model.scratch_slots + slots - 1) / slots + 1);
+    if (n_pages > INT32_MAX / slots) {
+        return status_fail(STATUS_INVALID, "expected fewer than 2^31 KV slots of a draft, found %lld pages of %d",
+                           (long long)n_pages, slots);
+    }
+    model.n_pages = (int32_t)n_pages;
+    TRY(draft_model_create(&model, &grower->base));
+    grower->model = (struct model_draft *)grower->base;
+    return STATUS_OK;
+}
+
+static void *take(struct grower *grower, size_t n, size_t bytes)
+{
+    grower->bytes += n * bytes; /* n: a few thousand at most but for probs, which mem_alloc checks */
+    return mem_alloc(n, bytes);
+}
+
+static enum status open_arrays(struct grower *grower)
+{
+    const struct draft_options *common = &grower->options.model.common;
+    const size_t n = (size_t)common->max_batch, n_rows = n * (DRAFT_MAX_NODES + 1);
+    const size_t n_branches = n * (size_t)grower->options.max_budget;
+    grower->feed = take(grower, (size_t)grower->options.model.prefill_chunk + DRAFT_MAX_NODES + 1, sizeof(int32_t));
+    grower->glued = take(grower, n, sizeof *grower->glued);
+    grower->ranked = take(grower, n, sizeof *grower->ranked);
+    grower->ranked_ids = take(grower, n_rows * DRAFT_MAX_RANKED, sizeof(int32_t));
+    grower->rankings = take(grower, n_rows, sizeof *grower->rankings);
+    grower->ranking_list = take(grower, n_rows, sizeof(struct draft_ranking *));
+    grower->growing = take(grower, n_branches, sizeof *grower->growing);
+    grower->choosing = take(grower, n_branches, sizeof(struct growing_branch *));
+    grower->choices = take(grower, n_branches, sizeof(struct draft_choice *));
+    if (grower->feed == NULL || grower->glued == NULL || grower->ranked == NULL || grower->ranked_ids == NULL ||
+        grower->rankings == NULL || grower->ranking_list == NULL || grower->growing == NULL ||
+        grower->choosing == NULL || grower->choices == NULL) {
+        return status_fail(STATUS_NO_MEMORY, "no memory to prepare for %zu outcomes", n_branches);
+    }
+    for (size_t i = 0; i < n; i++) {
+        grower->ranked[i].id = grower->ranked_ids + i * (DRAFT_MAX_NODES + 1) * DRAFT_MAX_RANKED;
+    }
+    for (int bank = 0; bank < 2 && common->wants_prob; bank++) {
+        grower->probs[bank] = take(grower, n_branches * (size_t)common->k_max * (size_t)common->n_vocab,
+                                   sizeof(float));
+        if (grower->probs[bank] == NULL) {
+            return status_fail(STATUS_NO_MEMORY, "no memory for the distributions of %zu branches of %d tokens",
+                               n_branches, common->k_max);
+        }
+    }
+    return STATUS_OK;
+}
+
+static enum status open_passes(struct grower *grower)
+{
+    const struct draft_model_options *model = &grower->options.model;
+    const int32_t n = model->common.max_batch;
+    const int32_t n_glue = n * (DRAFT_MAX_NODES + 1), n_grow = n * grower->options.max_budget;
+    const int32_t n_logits = n_glue > n_grow ? n_glue : n_grow;
+    const int32_t n_rows = n_glue + model->prefill_chunk > n_grow ? n_glue + model->prefill_chunk : n_grow;
+    TRY(pass_buffers_create(model->model, n_rows, n_logits, &grower->buffers));
+    TRY(batch_create(&(struct batch_caps){ .n_rows = n_rows, .n_seqs = n, .n_logits = n_logits,
+                                           .n_views = n + n_grow }, &grower->batch));
+    return draft_chooser_create(&(struct draft_chooser_options){
+        .lane = model->lane, .n_vocab = model->common.n_vocab,
+        .n_vocab_common = grower->model->options.n_vocab_common, .kept_ids = model->kept_ids,
+        .n_kept = model->n_kept, .n_reshaped = model->n_reshaped, .reshape = model->reshape,
+        .ranks = true }, &grower->chooser);
+}
+
+enum status grower_create(const struct grower_options *options, struct grower **out)
+{
+    enum status status = STATUS_OK;
+    *out = NULL;
+    TRY(check_options(options));
+    struct grower *grower = mem_alloc(1, sizeof *grower);
+    if (grower == NULL) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for a draft that works ahead");
+    }
+    grower->options = *options;
+    grower->report.acceptance = 0.8; /* until there are outcomes */
+    TRY_GOTO(open_model(grower), out);
+    TRY_GOTO(open_arrays(grower), out);
+    TRY_GOTO(open_passes(grower), out);
+    grower->options.model.kept_ids = NULL; /* the caller's; what is needed of them was copied */
+    *out = grower;
+    return STATUS_OK;
+out:
+    grower_destroy(grower);
+    return status;
+}
+
+void grower_destroy(struct grower *grower)
+{
+    if (grower == NULL) {
+        return;
+    }
+    draft_chooser_destroy(grower->chooser);
+    batch_destroy(grower->batch);
+    pass_buffers_destroy(grower->buffers);
+    mem_free(grower->probs[0]);
+    mem_free(grower->probs[1]);
+    mem_free(grower->choices);
+    mem_free(grower->choosing);
+    mem_free(grower->growing);
+    mem_free(grower->ranking_list);
+    mem_free(grower->rankings);
+    mem_free(grower->ranked_ids);
+    mem_free(grower->ranked);
+    mem_free(grower->glued);
+    mem_free(grower->feed);
+    if (grower->base != NULL) {
+        grower->base->kind->destroy(grower->base);
+    }
+    mem_free(grower);
+}
+
+uint64_t grower_bytes(const struct grower *grower)
+{
+    return grower->bytes + draft_model_bytes(grower->base) + pass_buffers_bytes(grower->buffers) +
+           draft_chooser_bytes(grower->chooser);
+}

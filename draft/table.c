@@ -1,0 +1,68 @@
+/* table: what was prepared for a round, looked up by its outcome. See ahead.h. */
+#include "draft/ahead.h"
+
+enum status ahead_tables_create(int32_t n_tables, int32_t max_budget, struct ahead_table **out)
+{
+    ASSERT(n_tables >= 1 && max_budget >= 1 && max_budget <= FANOUT_MAX_BUDGET);
+    struct ahead_table *tables = mem_alloc((size_t)n_tables, sizeof *tables);
+    struct ahead_branch *branches = mem_alloc((size_t)n_tables * (size_t)max_budget, sizeof *branches);
+    *out = tables;
+    if (tables == NULL || branches == NULL) {
+        mem_free(tables);
+        mem_free(branches);
+        *out = NULL;
+        return status_fail(STATUS_NO_MEMORY, "no memory for what is prepared for %d sequences", n_tables);
+    }
+    for (int32_t i = 0; i < n_tables; i++) {
+        tables[i].branch = branches + (size_t)i * (size_t)max_budget; /* the first table's: all of them */
+        atomic_init(&tables[i].n_ready, -1);
+    }
+    return STATUS_OK;
+}
+
+void ahead_tables_destroy(struct ahead_table *tables)
+{
+    if (tables != NULL) {
+        mem_free(tables->branch);
+        mem_free(tables);
+    }
+}
+
+bool ahead_table_outcome(const struct ahead_table *table, const struct draft_ask *ask, struct ahead_outcome *out)
+{
+    const int32_t k = ask->n_tokens - table->n_tokens - 1;
+    if (table->seq_id != ask->seq_id || table->epoch != ask->epoch || k < 0 || k > table->n_proposed) {
+        return false;
+    }
+    for (int32_t i = 0; i < k; i++) {
+        if (ask->tokens[table->n_tokens + i] != table->proposed[i]) {
+            return false; /* the target went down a side branch */
+        }
+    }
+    *out = (struct ahead_outcome){ k, ask->tokens[ask->n_tokens - 1] };
+    return true;
+}
+
+const struct ahead_branch *ahead_table_find(const struct ahead_table *table, struct ahead_outcome outcome)
+{
+    if (atomic_load_explicit(&table->n_ready, memory_order_acquire) < 0) {
+        return NULL;
+    }
+    for (int32_t i = 0; i < table->n_branches; i++) {
+        const struct ahead_branch *branch = &table->branch[i];
+        if (branch->n_accepted == outcome.n_accepted && branch->token == outcome.token) {
+            return branch;
+        }
+    }
+    return NULL;
+}
+
+int32_t ahead_branch_n(const struct ahead_table *table, const struct ahead_branch *branch)
+{
+    const int32_t n_ready = atomic_load_explicit(&table->n_ready, memory_order_acquire);
+    int32_t n = 0;
+    while (n < n_ready && branch->next[n] >= 0) {
+        n++;
+    }
+    return n;
+}
