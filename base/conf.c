@@ -82,6 +82,13 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "cores of a draft model, if not the target's: cpu:1; cpu: cores that the target leaves", GENERATES},
     [OPT_LEND] = {"lend", 0, CONF_CHOICE, 0, 0, "on", "on|off", NULL, "on|off",
         "idle cores of one device help the other, where they have cores of their own", GENERATES},
+    [OPT_AHEAD] = {"ahead", 0, CONF_CHOICE, 0, 0, "auto", "auto|on|off", NULL, "WHEN",
+        "draft the next tokens while the last are verified, for the outcomes that are likely (SSD); auto: "
+        "where --draft-device gives the draft cores of its own", GENERATES},
+    [OPT_AHEAD_BUDGET] = {"ahead-budget", 0, CONF_INT, 1, 64, NULL, NULL, NULL, "N",
+        "outcomes of a round that are prepared for (default: chosen from measured times)", GENERATES},
+    [OPT_FALLBACK] = {"fallback", 0, CONF_CHOICE, 0, 0, "auto", "auto|none|lookup|draft", NULL, "WHAT",
+        "what is proposed where none of them came true; auto: what brings most, measured", GENERATES},
     [OPT_K] = {"k", 0, CONF_TEXT, 0, 0, "auto", NULL, NULL, "N|auto",
         "tokens proposed in a round, 0 to 16; auto: as many as pay, measured", GENERATES},
     [OPT_VERIFY] = {"verify", 0, CONF_CHOICE, 0, 0, "coupled", "coupled|rejection", NULL, "RULE",

@@ -97,6 +97,9 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
     options.target_device = conf_text(conf, OPT_TARGET_DEVICE);
     options.draft_device = conf_text(conf, OPT_DRAFT_DEVICE);
     options.lend = strcmp(conf_text(conf, OPT_LEND), "on") == 0;
+    options.ahead = conf_text(conf, OPT_AHEAD);
+    options.ahead_budget = (int32_t)conf_int(conf, OPT_AHEAD_BUDGET);
+    options.fallback = conf_text(conf, OPT_FALLBACK);
     options.isa = conf_text(conf, OPT_ISA);
     options.plan = conf_text(conf, OPT_PLAN);
     options.kv = conf_text(conf, OPT_KV);

@@ -19,6 +19,7 @@ static void enter(struct grower *grower, struct glued_round *glued, const struct
         .ask = { .place = round->place, .seq_id = round->seq_id, .epoch = round->epoch, .tokens = round->tokens,
                  .n_tokens = round->n_tokens, .n_prompt = round->n_prompt, .params = round->params,
                  .tenant = round->tenant } };
+    ASSERT(round->k_next <= grower->options.model.common.k_max);
     glued->k_next = steps_of(grower, round);
     if (glued->k_next < 1) {
         return; /* the end of its context */

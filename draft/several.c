@@ -229,6 +229,26 @@ static void several_forget(struct draft *draft, const struct draft_farewell *far
     }
 }
 
+static void several_begin(struct draft *draft, const struct draft_ask *asks, int32_t n_asks)
+{
+    struct several *several = (struct several *)draft;
+    for (int32_t p = 0; p < several->n_parts; p++) {
+        if (several->part[p]->kind->begin != NULL) {
+            several->part[p]->kind->begin(several->part[p], asks, n_asks);
+        }
+    }
+}
+
+static void several_known(struct draft *draft)
+{
+    struct several *several = (struct several *)draft;
+    for (int32_t p = 0; p < several->n_parts; p++) {
+        if (several->part[p]->kind->known != NULL) {
+            several->part[p]->kind->known(several->part[p]);
+        }
+    }
+}
+
 static void several_destroy(struct draft *draft)
 {
     struct several *several = (struct several *)draft;
@@ -269,6 +289,8 @@ enum status draft_several_create(const struct draft_options *options, struct dra
         .observe = several_observe,
         .forget = several_forget,
         .destroy = several_destroy,
+        .begin = several_begin,
+        .known = several_known,
     };
     enum status status = STATUS_OK;
     *out = NULL;

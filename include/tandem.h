@@ -44,6 +44,11 @@ struct td_engine_options {
     int32_t k;                 /* tokens drafted a round, 0..16; < 0: as many as pay (default) */
     const char *target_device; /* "cpu", "cpu:0-3"; NULL = threads below */
     const char *draft_device;  /* cores of a draft model, as above; NULL = those of the target */
+    const char *ahead;         /* whether a draft model works while the target does: "auto", "on", "off" */
+    int32_t ahead_budget;      /* outcomes of a round that it prepares for, 1..64; 0: as many as fit */
+    const char *fallback;      /* where none of them came true: "auto", "none", "lookup", "draft" */
+    int32_t ahead_hits;        /* percent of prepared proposals that are used, the others are dropped: for
+                                * tests (default 100) */
     int32_t lend;              /* 1 = idle cores of one device help the other (default 1) */
     const char *isa;           /* "scalar", "avx2", "avx512"; NULL = best */
     const char *plan;          /* "exact" */

@@ -1,4 +1,5 @@
 /* engine_draft: see the header. The words are names apart by commas; a word that is no name is a model. */
+#include "scheduler/engine_ahead.h"
 #include "scheduler/engine_draft.h"
 
 #include <stdio.h>
@@ -106,16 +107,19 @@ static enum status add_model(struct opening *opening, const char *name, struct d
     enum status status = engine_vocab_open(engine, opening->options->draft_vocab, name, &ids, &n_ids);
     if (status == STATUS_OK) {
         const int32_t per_seq = (engine->draft_context + plan->page_slots - 1) / plan->page_slots;
-        status = draft_model_create(&(struct draft_model_options){
+        const struct draft_model_options model = {
             .common = opening->common, .model = engine->draft_model,
             .lane = engine->draft_lane != NULL ? engine->draft_lane : engine->lane, .kv = plan->kv,
             .context = engine->draft_context, .page_slots = plan->page_slots,
             .n_pages = per_seq * plan->max_batch, .prefill_chunk = plan->prefill_chunk,
-            .n_vocab_common = engine->n_vocab_common, .kept_ids = ids, .n_kept = n_ids }, out);
+            .n_vocab_common = engine->n_vocab_common, .kept_ids = ids, .n_kept = n_ids };
+        status = plan->drafts_ahead ? engine_ahead_create(engine, opening->options, &model, out)
+                                    : draft_model_create(&model, out);
     }
     mem_free(ids);
     if (status == STATUS_OK) {
-        engine->info.draft_bytes = model_resident_bytes(engine->draft_model) + draft_model_bytes(*out);
+        engine->info.draft_bytes = model_resident_bytes(engine->draft_model) +
+                                   (plan->drafts_ahead ? draft_ahead_bytes(*out) : draft_model_bytes(*out));
     }
     return status;
 }
@@ -201,6 +205,23 @@ static enum status add_words(struct opening *opening, const char *words)
         }
         at += n + 1;
     }
+}
+
+bool engine_draft_has_model(const struct td_engine_options *options)
+{
+    char word[WORD_CAP];
+    for (const char *at = options->draft; at != NULL;) {
+        const size_t n = strncmp(at, "synth:", 6) == 0 ? strlen(at) : strcspn(at, ",");
+        snprintf(word, sizeof word, "%.*s", (int)(n < WORD_CAP ? n : WORD_CAP - 1), at);
+        if (strcmp(word, "auto") == 0 && options->target != NULL) {
+            resolve_auto(options->target, word);
+        }
+        if (is_model(word)) {
+            return true;
+        }
+        at = at[n] == '\0' ? NULL : at + n + 1;
+    }
+    return false;
 }
 
 static void describe_draft(struct td_engine *engine)

@@ -6,6 +6,8 @@
 
 /* The longest chain of a round by these options; 0 = plain decoding. */
 int32_t engine_draft_k_max(const struct td_engine_options *options);
+/* Whether one of its words names a model. */
+bool engine_draft_has_model(const struct td_engine_options *options);
 /* Ids that the draft model named `model` may propose, ascending; NULL: all. `asked` as --draft-vocab.
  * The target and what is known of the draft must be there; nothing runs yet. *ids is mem_free()d by the
  * caller, after a failure too. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "scheduler/engine.h"
+#include "scheduler/engine_ahead.h"
 #include "scheduler/engine_device.h"
 #include "scheduler/engine_draft.h"
 
@@ -78,6 +79,7 @@ enum status engine_plan_check(const struct td_engine_options *options, struct en
     TRY(check_ranges(options, plan));
     plan->budget_bytes = options->memory_bytes > 0 ? options->memory_bytes : mem_available_bytes();
     plan->budget_source = options->memory_bytes > 0 ? "allowed" : "free";
+    TRY(engine_ahead_plan(options, plan));
     return engine_device_plan(options, plan);
 }
 

@@ -165,12 +165,19 @@ static void cpu_pause(struct scheduler *s)
 static enum status verify(struct scheduler *s)
 {
     struct target *target = s->options.target;
+    struct draft *draft = s->options.draft;
     const struct target_work work = { .pass = batch_pass(s->batch) }; /* copies went before the draft */
     const int64_t begin_ns = clock_now_ns();
+    if (draft->kind->begin != NULL) {
+        draft->kind->begin(draft, s->asks, s->n_asks);
+    }
     kv_pool_pass_begin(s->pool); /* I5 */
     target->kind->begin(target, &work);
     const enum status status = target->kind->end(target, &s->logits);
     kv_pool_pass_end(s->pool);
+    if (draft->kind->known != NULL) {
+        draft->kind->known(draft);
+    }
     s->stats.pass_ns += (uint64_t)(clock_now_ns() - begin_ns);
     s->stats.target_passes++;
     s->stats.rows += (uint64_t)work.pass->n_rows;

@@ -1,0 +1,108 @@
+/* ahead_fallback: what a sequence proposes whose outcome nobody prepared for: nothing, what a lookup finds,
+ * or chains drafted while the target waits. Which of them brings the most tokens a second is measured: each
+ * is tried a few times, and now and then again. The text does not depend on it (coupled rule); with the
+ * rejection rule and a fixed K it is always chains, so that a seed gives its text again. */
+#include "draft/ahead_private.h"
+
+enum { TRIES_AT_FIRST = 4, TRY_AGAIN_EVERY = 48 };
+static const double NEWS = 1.0 / 16.0; /* share of the newest step in a record */
+
+static double rate_of(const struct fallback_record *record)
+{
+    return record->seconds > 0.0 ? record->tokens / record->seconds : 0.0;
+}
+
+static enum ahead_fallback measured_best(const struct ahead *ahead)
+{
+    enum ahead_fallback best = AHEAD_FALLBACK_NONE;
+    uint64_t n_steps = 0;
+    for (enum ahead_fallback f = AHEAD_FALLBACK_NONE; f <= AHEAD_FALLBACK_DRAFT; f++) {
+        const struct fallback_record *record = &ahead->fallbacks[f];
+        n_steps += record->n_tries;
+        if (record->n_tries < TRIES_AT_FIRST) {
+            return f;
+        }
+        best = rate_of(record) > rate_of(&ahead->fallbacks[best]) ? f : best;
+    }
+    if (n_steps % TRY_AGAIN_EVERY == 0) { /* in turn */
+        return (enum ahead_fallback)(AHEAD_FALLBACK_NONE + n_steps / TRY_AGAIN_EVERY % 3);
+    }
+    return best;
+}
+
+enum ahead_fallback ahead_fallback_choose(struct ahead *ahead, const struct draft_ask *asks, int32_t n_asks)
+{
+    if (ahead->options.fallback != AHEAD_FALLBACK_AUTO) {
+        return ahead->options.fallback;
+    }
+    for (int32_t i = 0; i < n_asks; i++) {
+        if (asks[i].wants_prob && asks[i].is_fixed) {
+            return AHEAD_FALLBACK_DRAFT;
+        }
+    }
+    return measured_best(ahead);
+}
+
+static int64_t count_tokens(const struct draft_ask *asks, int32_t n_asks)
+{
+    int64_t n = 0;
+    for (int32_t i = 0; i < n_asks; i++) {
+        n += asks[i].n_tokens;
+    }
+    return n;
+}
+
+void ahead_fallback_judge(struct ahead *ahead, const struct draft_ask *asks, int32_t n_asks)
+{
+    const int64_t now_ns = clock_now_ns(), n_tokens = count_tokens(asks, n_asks);
+    const int64_t n_new = n_tokens - ahead->last_n_tokens;
+    if (ahead->last_fallback != AHEAD_FALLBACK_AUTO && n_new > 0 && n_new <= (int64_t)n_asks * (DRAFT_MAX_NODES + 1)) {
+        struct fallback_record *record = &ahead->fallbacks[ahead->last_fallback];
+        const double seconds = (double)(now_ns - ahead->last_propose_ns) * 1e-9;
+        const double news = record->n_tries < TRIES_AT_FIRST ? 1.0 / (double)(record->n_tries + 1) : NEWS;
+        record->tokens += news * ((double)n_new - record->tokens);
+        record->seconds += news * (seconds - record->seconds);
+        record->n_tries++;
+    }
+    ahead->last_fallback = AHEAD_FALLBACK_AUTO;
+    ahead->last_propose_ns = now_ns;
+    ahead->last_n_tokens = n_tokens;
+}
+
+/* A lookup or chains: sources of their own. */
+static void take_source(struct draft_proposal *proposal, enum ahead_source source)
+{
+    for (int32_t node = 0; node < proposal->n; node++) {
+        proposal->source[node] = (uint8_t)source;
+    }
+}
+
+static void draft_now(struct ahead *ahead, struct draft_ask *asks, int32_t n_asks)
+{
+    const int64_t begin_ns = clock_now_ns();
+    if (ahead->prepared != NULL) {
+        ahead_job_settle(ahead, ahead->prepared, true);
+    }
+    struct ahead_job *job = ahead_job_next(ahead, AHEAD_JOB_DRAFT);
+    ASSERT(job != NULL); /* what was posted last has ended */
+    job->asks = asks;
+    job->n_asks = n_asks;
+    ahead_job_post(ahead, job);
+    ahead_job_settle(ahead, job, false);
+    ahead->report.exposed_seconds += (double)(clock_now_ns() - begin_ns) * 1e-9;
+}
+
+void ahead_fallback_run(struct ahead *ahead, enum ahead_fallback fallback, struct draft_ask *asks, int32_t n_asks)
+{
+    if (fallback == AHEAD_FALLBACK_DRAFT) {
+        draft_now(ahead, asks, n_asks);
+    } else if (fallback == AHEAD_FALLBACK_LOOKUP) {
+        ahead->lookup->kind->propose(ahead->lookup, asks, n_asks);
+    }
+    for (int32_t i = 0; i < n_asks; i++) {
+        if (fallback == AHEAD_FALLBACK_NONE) {
+            asks[i].proposal.n = 0;
+        }
+        take_source(&asks[i].proposal, fallback == AHEAD_FALLBACK_DRAFT ? AHEAD_SOURCE_MODEL : AHEAD_SOURCE_NGRAM);
+    }
+}

@@ -1,0 +1,83 @@
+/* ahead: the state behind draft_ahead_create. Inside ahead*.c only. */
+#ifndef DRAFT_AHEAD_PRIVATE_H
+#define DRAFT_AHEAD_PRIVATE_H
+
+#include <pthread.h>
+
+#include "draft/ahead.h"
+
+enum ahead_source { AHEAD_SOURCE_AHEAD, AHEAD_SOURCE_MODEL, AHEAD_SOURCE_NGRAM };
+
+/* A sequence's tokens and parameters, kept for a job, since the step thread's own move on meanwhile. */
+struct ahead_text {
+    uint64_t seq_id, epoch;
+    int32_t n_valid;               /* committed tokens that tokens[] begins with */
+    int32_t *tokens;               /* [context + DRAFT_MAX_NODES] */
+    struct sampling_params params;
+};
+
+enum ahead_job_kind { AHEAD_JOB_ROUNDS, AHEAD_JOB_DRAFT, AHEAD_JOB_QUIT };
+/* What the draft thread is given to do. Two take turns: one may run while the other waits. A job is posted
+ * only when the one before it was taken, so the one before that has ended. */
+struct ahead_job {
+    enum ahead_job_kind kind;
+    struct ahead_round *rounds;    /* [max_batch] */
+    struct ahead_table *tables;    /* [max_batch] of the rounds */
+    struct ahead_text *texts;      /* [max_batch] by place */
+    int32_t *tokens;               /* theirs */
+    int32_t n_rounds;
+    struct draft_ask *asks;        /* AHEAD_JOB_DRAFT: [n_asks] the step thread's, which waits */
+    int32_t n_asks;
+    struct draft_farewell *farewells; /* [max_batch] sequences that left, to be forgotten first */
+    int32_t n_farewells;
+    int64_t verify_ns;             /* expected */
+    atomic_int stop, is_done;
+    int64_t run_ns;                /* set before is_done */
+    struct grower_report grower;   /* likewise */
+};
+
+/* What a fallback has brought, to be compared with the others'. */
+struct fallback_record { uint64_t n_tries; double tokens, seconds; };
+
+struct ahead {
+    struct draft base;
+    struct ahead_options options;
+    struct grower *grower;
+    struct draft *lookup;          /* n-grams */
+    pthread_t thread;
+    bool has_thread;
+    struct ahead_job jobs[2];
+    uint64_t n_posted;             /* step thread's */
+    atomic_int has_job;            /* posted and not taken */
+    struct ahead_job *prepared;    /* the last AHEAD_JOB_ROUNDS, NULL: none since */
+    bool never_stops_early;        /* as the options say, or as the rounds under way want */
+    struct draft_farewell *leaving; /* [max_batch] told, not posted yet */
+    int32_t n_leaving;
+    struct draft_ask *missed;      /* [max_batch] asks of a fallback */
+    int32_t *missed_idx;
+    bool *was_miss;                /* [max_batch] by place: its proposal is a fallback's */
+    int64_t begin_ns, verify_ns;   /* of the pass under way; how long passes take, lately */
+    struct fallback_record fallbacks[AHEAD_FALLBACK_DRAFT + 1];
+    enum ahead_fallback last_fallback; /* AUTO: the step had no miss */
+    int64_t last_propose_ns, last_n_tokens;
+    struct ahead_report report;
+    uint64_t bytes;
+};
+
+/* ---- ahead_thread.c: jobs between the two threads ---- */
+enum status ahead_thread_start(struct ahead *ahead);
+void ahead_thread_stop(struct ahead *ahead);
+/* A job to fill, NULL: the draft is behind and nothing may be posted. */
+struct ahead_job *ahead_job_next(struct ahead *ahead, enum ahead_job_kind kind);
+void ahead_job_post(struct ahead *ahead, struct ahead_job *job);
+/* Stops what runs and waits for its end; returns the seconds that took. */
+double ahead_job_settle(struct ahead *ahead, struct ahead_job *job, bool stops);
+
+/* ---- ahead_fallback.c ---- */
+enum ahead_fallback ahead_fallback_choose(struct ahead *ahead, const struct draft_ask *asks, int32_t n_asks);
+/* A step went by since the fallback was chosen. */
+void ahead_fallback_judge(struct ahead *ahead, const struct draft_ask *asks, int32_t n_asks);
+/* Proposals of the asks that missed. */
+void ahead_fallback_run(struct ahead *ahead, enum ahead_fallback fallback, struct draft_ask *asks, int32_t n_asks);
+
+#endif

@@ -1,0 +1,58 @@
+/* engine_ahead: see the header. "auto" works ahead where the draft was given cores of its own. */
+#include "scheduler/engine_ahead.h"
+
+#include <string.h>
+
+#include "scheduler/engine_draft.h"
+
+enum { DEFAULT_BUDGET = 12 };
+
+static int word_idx(const char *text, const char *const *words, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (strcmp(text, words[i]) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static enum ahead_fallback fallback_of(const struct td_engine_options *options)
+{
+    static const char *const words[] = { "auto", "none", "lookup", "draft" };
+    return (enum ahead_fallback)(options->fallback != NULL ? word_idx(options->fallback, words, 4) : 0);
+}
+
+enum status engine_ahead_plan(const struct td_engine_options *options, struct engine_plan *plan)
+{
+    static const char *const words[] = { "auto", "on", "off" };
+    const int when = options->ahead != NULL ? word_idx(options->ahead, words, 3) : 0;
+    if (when < 0) {
+        return status_fail(STATUS_INVALID, "expected auto, on or off of a draft that works ahead, found '%s'",
+                           options->ahead);
+    }
+    if ((int)fallback_of(options) < 0) {
+        return status_fail(STATUS_INVALID, "expected a fallback of auto, none, lookup or draft, found '%s'",
+                           options->fallback);
+    }
+    if (options->ahead_budget < 0 || options->ahead_budget > FANOUT_MAX_BUDGET || options->ahead_hits < 0 ||
+        options->ahead_hits > 100) {
+        return status_fail(STATUS_INVALID, "expected 0 to %d outcomes to prepare for and 0 to 100 percent of them "
+                           "used, found %d and %d", FANOUT_MAX_BUDGET, options->ahead_budget, options->ahead_hits);
+    }
+    const bool has_model = plan->k_max > 0 && engine_draft_has_model(options);
+    if (when == 1 && !has_model) {
+        return status_fail(STATUS_INVALID, "a draft that works ahead is a model; '%s' is none", options->draft);
+    }
+    plan->drafts_ahead = has_model && (when == 1 || (when == 0 && options->draft_device != NULL));
+    return STATUS_OK;
+}
+
+enum status engine_ahead_create(struct td_engine *engine, const struct td_engine_options *options,
+                                const struct draft_model_options *model, struct draft **out)
+{
+    return draft_ahead_create(&(struct ahead_options){
+        .grower = { .model = *model, .fanout = { .kind = FANOUT_LEARNED },
+                    .max_budget = options->ahead_budget > 0 ? options->ahead_budget : DEFAULT_BUDGET },
+        .step_lane = engine->lane, .fallback = fallback_of(options), .kept_hits = options->ahead_hits }, out);
+}

@@ -1,0 +1,13 @@
+/* engine_ahead: from options to a draft model that works while the target does. Inside the room only. */
+#ifndef SCHEDULER_ENGINE_AHEAD_H
+#define SCHEDULER_ENGINE_AHEAD_H
+
+#include "draft/ahead.h"
+#include "scheduler/engine.h"
+
+/* Words and ranges; plan->drafts_ahead. */
+enum status engine_ahead_plan(const struct td_engine_options *options, struct engine_plan *plan);
+enum status engine_ahead_create(struct td_engine *engine, const struct td_engine_options *options,
+                                const struct draft_model_options *model, struct draft **out);
+
+#endif
