@@ -173,4 +173,6 @@ int32_t draft_proposal_n_valid(const struct draft_proposal *proposal, int32_t n_
 /* Length of the chain that begins at node 0: nodes 0..length-1 follow each other. */
 int32_t draft_proposal_chain_len(const struct draft_proposal *proposal);
 
+#include "draft/ahead.h" /* a part of this door: drafts that work while the target does */
+
 #endif

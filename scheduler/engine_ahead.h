@@ -2,7 +2,7 @@
 #ifndef SCHEDULER_ENGINE_AHEAD_H
 #define SCHEDULER_ENGINE_AHEAD_H
 
-#include "draft/ahead.h"
+#include "draft/draft.h"
 #include "scheduler/engine.h"
 
 /* Words and ranges; plan->drafts_ahead. */
