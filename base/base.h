@@ -15,6 +15,7 @@
 #include "base/queue.h"
 #include "base/rng.h"
 #include "base/status.h"
+#include "base/timeline.h"
 #include "base/trace.h"
 
 #endif

@@ -172,8 +172,8 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "one JSON object instead of text", EVERY & ~(V(BATCH) | V(BENCH) | V(CHAT))},
     [OPT_QUIET] = {"quiet", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
         "nothing on standard error but errors", EVERY},
-    [OPT_TRACE] = {"trace", 0, CONF_TEXT, 0, 0, NULL, NULL, "*", "FILE",
-        "a timeline of the run", GENERATES},
+    [OPT_TRACE] = {"trace", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "FILE",
+        "a timeline of the run, for chrome://tracing or Perfetto", GENERATES},
     [OPT_HELP] = {"help", 'h', CONF_FLAG, 0, 0, "0", NULL, NULL, NULL, "this page", EVERY},
 };
 

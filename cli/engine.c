@@ -89,6 +89,9 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
     struct progress progress;
     td_engine_options_init(&options);
     TRY(engine_check(conf));
+    if (conf_text(conf, OPT_TRACE) != NULL) {
+        TRY(timeline_record(conf_text(conf, OPT_TRACE)));
+    }
     TRY(input_model(conf, path, &options.target));
     TRY(engine_k(conf, &options.k));
     options.draft = conf_text(conf, OPT_DRAFT);

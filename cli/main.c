@@ -45,6 +45,18 @@ static int answer_without_verb(int argc, char **argv)
     return -1;
 }
 
+/* A verb that failed has its own sentence; that of the timeline comes second. */
+static enum status end_timeline(enum status status)
+{
+    char sentence[1024];
+    snprintf(sentence, sizeof sentence, "%s", status_message());
+    const enum status ended = timeline_finish();
+    if (status == STATUS_OK || ended == STATUS_OK) {
+        return status == STATUS_OK ? ended : status_fail(status, "%s", sentence);
+    }
+    return status_fail(status, "%s; and %s", sentence, status_message());
+}
+
 static enum status run_verb(int argc, char **argv)
 {
     static struct conf conf; /* 10 KiB, one */
@@ -59,7 +71,7 @@ static enum status run_verb(int argc, char **argv)
     if (conf_flag(&conf, OPT_QUIET)) {
         log_set_level(LOG_ERROR);
     }
-    return verbs[conf.verb](&conf);
+    return end_timeline(verbs[conf.verb](&conf));
 }
 
 int main(int argc, char **argv)

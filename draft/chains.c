@@ -227,7 +227,10 @@ static bool run_pass(struct draft_chains *chains)
             add_rows(chains, &chains->chains[i], &n_left);
         }
     }
-    const float *logits = chains->options.forward(chains->options.user, batch_pass(chains->batch));
+    const struct pass *pass = batch_pass(chains->batch);
+    const int64_t span_ns = timeline_begin();
+    const float *logits = chains->options.forward(chains->options.user, pass);
+    timeline_end(TIMELINE_DRAFT, &timeline_draft, span_ns, pass->n_rows, pass->n_logits);
     if (logits == NULL) {
         return false;
     }

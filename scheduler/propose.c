@@ -70,6 +70,15 @@ static void copy_pages(struct scheduler *s)
     }
 }
 
+static int32_t n_proposed(const struct scheduler *s)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < s->n_asks; i++) {
+        n += s->asks[i].proposal.n;
+    }
+    return n;
+}
+
 static void ask_draft(struct scheduler *s)
 {
     struct draft *draft = s->options.draft;
@@ -83,13 +92,14 @@ static void ask_draft(struct scheduler *s)
     if (s->longest_k == 0) {
         return; /* rounds at K = 0 do no draft work (I7) */
     }
-    const int64_t begin_ns = clock_now_ns();
+    const int64_t begin_ns = clock_now_ns(), span_ns = timeline_begin();
     keep_to_chains(s);
     draft->kind->propose(draft, s->asks, s->n_asks);
     check_proposals(s);
     policy_trim(s->policy, s->asks, s->n_asks, n_other);
     keep_to_room(s);
     s->draft_ns = clock_now_ns() - begin_ns;
+    timeline_end(TIMELINE_STEP, &timeline_propose, span_ns, n_proposed(s), s->n_asks);
 }
 
 static void add_part(struct scheduler *s, struct step_part *part)

@@ -167,7 +167,7 @@ static enum status verify(struct scheduler *s)
     struct target *target = s->options.target;
     struct draft *draft = s->options.draft;
     const struct target_work work = { .pass = batch_pass(s->batch) }; /* copies went before the draft */
-    const int64_t begin_ns = clock_now_ns();
+    const int64_t begin_ns = clock_now_ns(), span_ns = timeline_begin();
     if (draft->kind->begin != NULL) {
         draft->kind->begin(draft, s->asks, s->n_asks);
     }
@@ -179,10 +179,14 @@ static enum status verify(struct scheduler *s)
         draft->kind->known(draft);
     }
     s->stats.pass_ns += (uint64_t)(clock_now_ns() - begin_ns);
+    timeline_end(TIMELINE_TARGET, s->n_asks > 0 ? &timeline_verify : &timeline_prefill, span_ns,
+                 work.pass->n_rows, s->n_parts);
     s->stats.target_passes++;
     s->stats.rows += (uint64_t)work.pass->n_rows;
     if (status == STATUS_OK) {
+        const int64_t pick_ns = timeline_begin();
         scheduler_pick_all(s);
+        timeline_end(TIMELINE_STEP, &timeline_pick, pick_ns, work.pass->n_logits, 0);
     }
     s->verify_ns = clock_now_ns() - begin_ns;
     return status;
@@ -222,10 +226,13 @@ static void run_pass(struct scheduler *s)
         fail_parts(s);
         return;
     }
+    const int64_t commit_ns = timeline_begin();
+    const uint64_t n_before = s->stats.committed_tokens;
     for (int32_t i = 0; i < s->n_parts; i++) {
         scheduler_commit_part(s, &s->parts[i]);
     }
     scheduler_observe_step(s);
+    timeline_end(TIMELINE_STEP, &timeline_commit, commit_ns, (int64_t)(s->stats.committed_tokens - n_before), 0);
     cpu_pause(s);
     scheduler_digest_all(s);
     cpu_resume(s);
@@ -238,8 +245,11 @@ void scheduler_step(struct scheduler *s)
     if (atomic_exchange(&s->cancel_noticed, 0)) {
         scheduler_sweep_cancelled(s);
     }
+    const int64_t step_ns = timeline_begin();
+    const uint64_t n_rows_before = s->stats.rows;
     scheduler_admit(s);
     scheduler_plan(s);
+    timeline_end(TIMELINE_STEP, &timeline_plan, step_ns, s->n_parts, 0);
     if (s->n_parts > 0) {
         cpu_pause(s);
         scheduler_propose(s);
@@ -248,6 +258,7 @@ void scheduler_step(struct scheduler *s)
     }
     tell(s);
     cpu_pause(s);
+    timeline_end(TIMELINE_STEP, &timeline_step, step_ns, s->running.n_items, (int64_t)(s->stats.rows - n_rows_before));
 }
 
 /* ---- the rest of the door ---- */

@@ -44,6 +44,11 @@ check "two drafts, same digest" same_text --draft suffix,models/stories-draft.gg
 check "a draft on a core of its own, same digest" same_text --draft-device cpu --k 3
 check "a draft on a core of its own without help, same digest" same_text --draft-device cpu --lend off --k 3
 check "a device for a draft that computes nothing" says 1 "there is none" run --draft ngram --draft-device cpu -p a
+traced() {
+    same_text --k 3 --trace "$dir/trace" && grep -q '"name":"verify"' "$dir/trace" && tail -n 1 "$dir/trace" | grep -qx ']}'
+}
+check "a trace changes nothing and is whole" traced
+check "a trace that cannot be written" says 1 "/nowhere/trace" run --trace /nowhere/trace -p a
 check "few ids, same digest" same_text --draft-vocab 600 --k 3
 check "rejection at temperature 0, same digest" same_text --verify rejection --k 3
 check "too many layers to skip" says 1 "from 1 to 6 layers" run --draft layerskip:9 -p a

@@ -146,7 +146,7 @@ static void test_not_built_is_refused(void **state)
     static const char *const lines[] = {
         "serve", "audit", "draft-worker", "run --draft tcp://host:1",
         "run --plan native", "run --plan fast", "run --target-device cuda:0",
-        "run --draft-device cuda:1", "run --trace out.json",
+        "run --draft-device cuda:1",
     };
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
         expect_sentence(lines[i], STATUS_UNSUPPORTED, "not built yet");
