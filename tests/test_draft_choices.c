@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "draft/choose.h"
 #include "tests/draft_rig.h"
 #include "tests/model_rig.h"
 
@@ -287,6 +288,41 @@ static void draws_come_from_the_distribution_that_is_stated(void **state)
     draft->kind->destroy(draft);
 }
 
+/* Saguaro sampling: the row that is stated is the filtered one with less weight on its top, and the token is
+ * a draw from that very row. */
+static void reshaped_rows_are_drawn_from_and_stated(void **state)
+{
+    (void)state;
+    static const float factors[] = { 0, 0.1f, 0.5f, 1 };
+    struct sampling_scratch *scratch;
+    static float logits[VOCAB], plain[VOCAB], prob[VOCAB];
+    int32_t n_moved = 0;
+    assert_int_equal(sampling_scratch_create(VOCAB, &scratch), STATUS_OK);
+    fill_asks(5);
+    for (int32_t round = 0; round < 4 * N_ASKS; round++) {
+        const struct sampling_params *way = &params[round % N_ASKS];
+        struct draft_chooser *chooser;
+        struct draft_choice choice = { .params = way, .history = tokens[0], .position = 5, .logits = logits, .prob = prob };
+        for (int32_t id = 0; id < VOCAB; id++) {
+            logits[id] = (float)(rng_mix64((uint64_t)(round * VOCAB + id)) >> 40) * 0x1p-21f;
+        }
+        assert_int_equal(draft_chooser_create(&(struct draft_chooser_options){
+            .lane = rig.lane, .n_vocab = VOCAB, .n_vocab_common = VOCAB, .n_reshaped = 3,
+            .reshape = factors[round / N_ASKS] }, &chooser), STATUS_OK);
+        draft_chooser_run(chooser, (struct draft_choice *const[]){ &choice }, 1);
+        assert_int_equal(sampling_distribution(rig.backend, way, logits, VOCAB, tokens[0], 5, scratch, plain), STATUS_OK);
+        const int32_t before = sampling_draw_from(plain, VOCAB, rng_coin_uniform(way->seed, COIN_DRAFT, 5, 0));
+        sampling_reshape_top(plain, VOCAB, 3, factors[round / N_ASKS]);
+        assert_memory_equal(prob, plain, sizeof prob);
+        assert_int_equal(choice.token, sampling_draw_from(plain, VOCAB, rng_coin_uniform(way->seed, COIN_DRAFT, 5, 0)));
+        assert_true(choice.hint == prob[choice.token]);
+        n_moved += choice.token != before;
+        draft_chooser_destroy(chooser);
+    }
+    assert_true(n_moved > 0);
+    sampling_scratch_destroy(scratch);
+}
+
 /* ---- side branches and early stops ---- */
 static void check_tree(const struct draft_proposal *tree, const struct draft_proposal *chain, int32_t n_max)
 {
@@ -441,6 +477,7 @@ int main(void)
         cmocka_unit_test(a_choice_among_few_is_that_of_the_whole_row),
         cmocka_unit_test(kept_ids_are_checked),
         cmocka_unit_test(draws_come_from_the_distribution_that_is_stated),
+        cmocka_unit_test(reshaped_rows_are_drawn_from_and_stated),
         cmocka_unit_test(side_branches_are_the_next_best_children),
         cmocka_unit_test(biases_beyond_the_common_vocabulary_are_left_out),
         cmocka_unit_test(chains_end_where_they_survive_too_rarely),

@@ -154,7 +154,7 @@ static const struct game games[] = {
     { "rows cost", 0.7, 0.5, 1.5, 0.6, 0.15, 0.1, 0.02, 0.02, 2, 1, GAIN_GROWS_TO_THE_END },
     { "stopped early", 0.85, 0.7, 1, 1, 0.03, 0.15, 0.006, 0.01, 2, 1, GAIN_STOPS_EARLY },
     { "stopped early, dear", 0.9, 0.9, 1, 1, 0.02, 0.3, 0.01, 0, 0, 1, GAIN_STOPS_EARLY },
-    { "a batch", 0.8, 0.7, 1, 1, 0.03, 0.1, 0.003, 0.05, 2, 4, GAIN_GROWS_TO_THE_END },
+    { "a batch", 0.8, 0.7, 1, 1, 0.03, 0.1, 0.003, 0.4, 2, 4, GAIN_GROWS_TO_THE_END },
     { "a larger batch", 0.85, 0.85, 1, 1, 0.02, 0.08, 0.002, 0, 0, 8, GAIN_GROWS_TO_THE_END },
 };
 enum { N_GAMES = sizeof games / sizeof games[0], K_MAX = 8, MAX_BUDGET = 32 };

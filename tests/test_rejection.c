@@ -36,18 +36,22 @@ enum flaw {
     FLAW_TARGET_UNFILTERED, /* the filter of the draft's side is missing on the target's */
     FLAW_TIES,            /* stated row keeps other ids among equals than the row drawn from */
     FLAW_STALE_ROW,       /* the tokens of the run do not count for its later rows */
+    FLAW_UNRESHAPED,      /* drawn from a reshaped row, stated as it was before */
     FLAWS,
 };
 static const char *const flaw_names[FLAWS] = {
     "the rule", "none", "argmax", "not strict", "half precision", "first one free",
     "coin of the draft's draw", "coin of acceptance", "no residual", "point residual",
     "draft stated unfiltered", "target unfiltered", "other tie order", "stale target row",
+    "stated unreshaped",
 };
 
 struct scene {
     struct toy_text toy;
     int32_t max_k;
     bool is_point; /* the draft names one token a context, without a draw */
+    int32_t n_reshaped; /* likeliest ids of the draft's rows, */
+    float reshape;      /* times this */
     enum flaw flaw;
     int32_t token[TOY_TOKENS];
     /* of the round */
@@ -121,6 +125,12 @@ static void draft_round(struct scene *scene, int32_t position, int32_t k)
             keep_top(row, n_vocab, 2, LOWEST_FIRST, scene->filtered[i]);
             keep_top(row, n_vocab, 2, HIGHEST_FIRST, scene->restated[i]);
             scene->stated[i] = scene->flaw == FLAW_TIES ? scene->restated[i] : row;
+            row = scene->filtered[i];
+        }
+        if (scene->n_reshaped > 0) {
+            memcpy(scene->filtered[i], row, (size_t)n_vocab * sizeof *row);
+            sampling_reshape_top(scene->filtered[i], n_vocab, scene->n_reshaped, scene->reshape);
+            scene->stated[i] = scene->flaw == FLAW_UNRESHAPED ? row : scene->filtered[i];
             row = scene->filtered[i];
         }
         if (scene->is_point) {
@@ -248,6 +258,26 @@ static void rule_is_exact(void **state)
     printf("%d pairs: largest difference to the target %.2g\n", 3 * N_PAIRS, worst);
 }
 
+/* Saguaro sampling: whatever the factor and however many ids, and with a draft that is the target's equal,
+ * the text is the target's. */
+static void rule_is_exact_with_reshaped_drafts(void **state)
+{
+    (void)state;
+    static const float factors[] = { 0, 0.1f, 0.5f, 1 };
+    for (int i = 0; i < 4; i++) {
+        double worst = 0;
+        for (int32_t pair = 0; pair < 2 * N_PAIRS; pair++) {
+            struct scene scene;
+            fill_scene(&scene, pair);
+            scene.n_reshaped = 1 + pair % 3;
+            scene.reshape = factors[i];
+            worst = fmax(worst, judge(&scene));
+        }
+        printf("factor %.1f: largest difference to the target %.2g\n", (double)factors[i], worst);
+        assert_true(worst < bar);
+    }
+}
+
 static void flaws_are_found_out(void **state)
 {
     (void)state;
@@ -257,6 +287,8 @@ static void flaws_are_found_out(void **state)
             struct scene scene;
             fill_scene(&scene, pair);
             scene.flaw = flaw;
+            scene.n_reshaped = flaw == FLAW_UNRESHAPED ? 1 : 0;
+            scene.reshape = 0.5f;
             worst = fmax(worst, judge(&scene));
         }
         printf("flaw %-24s off by %.2g\n", flaw_names[flaw], worst);
@@ -418,6 +450,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rule_is_exact),
+        cmocka_unit_test(rule_is_exact_with_reshaped_drafts),
         cmocka_unit_test(flaws_are_found_out),
         cmocka_unit_test(asks_for_what_it_needs),
         cmocka_unit_test(bonus_and_nothing_proposed),
