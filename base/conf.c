@@ -87,6 +87,9 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "where --draft-device gives the draft cores of its own", GENERATES},
     [OPT_AHEAD_BUDGET] = {"ahead-budget", 0, CONF_INT, 1, 64, NULL, NULL, NULL, "N",
         "outcomes of a round that are prepared for (default: chosen from measured times)", GENERATES},
+    [OPT_FANOUT] = {"fanout", 0, CONF_TEXT, 0, 0, "learned", NULL, NULL, "WAY",
+        "how they are spread over the numbers of accepted tokens: learned from outcomes, geometric, uniform, or "
+        "list:N0,N1,.. for 0, 1, .. accepted, the last again for more", GENERATES},
     [OPT_FALLBACK] = {"fallback", 0, CONF_CHOICE, 0, 0, "auto", "auto|none|lookup|draft", NULL, "WHAT",
         "what is proposed where none of them came true; auto: what brings most, measured", GENERATES},
     [OPT_K] = {"k", 0, CONF_TEXT, 0, 0, "auto", NULL, NULL, "N|auto",

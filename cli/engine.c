@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "bench/bench.h"
 #include "cli/cli.h"
+#include "draft/draft.h"
 
 static volatile sig_atomic_t interrupted;
 
@@ -74,6 +75,12 @@ static enum status engine_check(const struct conf *conf)
         return status_fail(STATUS_USAGE, "--threads %lld: this process may use %d cores",
                            (long long)conf_int(conf, OPT_THREADS), n_cpus);
     }
+    struct fanout_options fanout = { .budget = 0 };
+    if (fanout_parse(conf_text(conf, OPT_FANOUT), &fanout) != STATUS_OK) {
+        char sentence[1024]; /* the message lies where status_fail() is about to write */
+        snprintf(sentence, sizeof sentence, "%s", status_message());
+        return status_fail(STATUS_USAGE, "--fanout: %s", sentence);
+    }
     const char *device = conf_text(conf, OPT_TARGET_DEVICE);
     if (device && strchr(device, ':') && conf_is_set(conf, OPT_THREADS)) {
         return status_fail(STATUS_USAGE, "--threads and the cores of --target-device %s say the same thing; "
@@ -102,6 +109,7 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
     options.lend = strcmp(conf_text(conf, OPT_LEND), "on") == 0;
     options.ahead = conf_text(conf, OPT_AHEAD);
     options.ahead_budget = (int32_t)conf_int(conf, OPT_AHEAD_BUDGET);
+    options.fanout = conf_text(conf, OPT_FANOUT);
     options.fallback = conf_text(conf, OPT_FALLBACK);
     options.isa = conf_text(conf, OPT_ISA);
     options.plan = conf_text(conf, OPT_PLAN);

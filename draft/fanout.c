@@ -18,11 +18,11 @@ static enum status parse_list(const char *text, struct fanout_options *out)
         errno = 0;
         const long count = *at >= '0' && *at <= '9' ? strtol(at, &end, 10) : -1;
         if (count < 0 || errno != 0 || count > FANOUT_MAX_BUDGET || (*end != ',' && *end != '\0')) {
-            return status_fail(STATUS_INVALID, "fan-out: expected list: and numbers from 0 to %d apart by commas, "
-                               "found 'list:%.80s'", FANOUT_MAX_BUDGET, text);
+            return status_fail(STATUS_INVALID, "a fan-out's list is numbers from 0 to %d apart by commas, found "
+                               "'list:%.80s'", FANOUT_MAX_BUDGET, text);
         }
         if (read.n_list == FANOUT_MAX_K + 1) {
-            return status_fail(STATUS_INVALID, "fan-out: expected at most %d numbers, found more in 'list:%.80s'",
+            return status_fail(STATUS_INVALID, "a fan-out's list has at most %d numbers, found more in 'list:%.80s'",
                                FANOUT_MAX_K + 1, text);
         }
         read.list[read.n_list++] = (int32_t)count;
@@ -33,7 +33,7 @@ static enum status parse_list(const char *text, struct fanout_options *out)
         }
     }
     if (total < 1 || total > FANOUT_MAX_BUDGET) {
-        return status_fail(STATUS_INVALID, "fan-out: expected from 1 to %d candidates in all, 'list:%.80s' has %d",
+        return status_fail(STATUS_INVALID, "a fan-out's list adds up to 1 to %d candidates, 'list:%.80s' to %d",
                            FANOUT_MAX_BUDGET, text, total);
     }
     *out = read;
@@ -55,7 +55,7 @@ enum status fanout_parse(const char *text, struct fanout_options *out)
             return STATUS_OK;
         }
     }
-    return status_fail(STATUS_INVALID, "fan-out: expected geometric, learned, uniform or list:F0,F1,.., found '%.80s'",
+    return status_fail(STATUS_INVALID, "a fan-out is geometric, learned, uniform or list:N0,N1,.., found '%.80s'",
                        text);
 }
 

@@ -46,6 +46,7 @@ struct td_engine_options {
     const char *draft_device;  /* cores of a draft model, as above; NULL = those of the target */
     const char *ahead;         /* whether a draft model works while the target does: "auto", "on", "off" */
     int32_t ahead_budget;      /* outcomes of a round that it prepares for, 1..64; 0: as many as fit */
+    const char *fanout;        /* how they are spread: "learned", "geometric", "uniform", "list:9,6,4" */
     const char *fallback;      /* where none of them came true: "auto", "none", "lookup", "draft" */
     int32_t ahead_hits;        /* percent of prepared proposals that are used, the others are dropped: for
                                 * tests (default 100) */

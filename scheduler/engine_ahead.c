@@ -23,6 +23,21 @@ static enum ahead_fallback fallback_of(const struct td_engine_options *options)
     return (enum ahead_fallback)(options->fallback != NULL ? word_idx(options->fallback, words, 4) : 0);
 }
 
+/* Of a list the budget is what it adds up to, where none is given. */
+static enum status fanout_of(const struct td_engine_options *options, struct fanout_options *out)
+{
+    *out = (struct fanout_options){ .kind = FANOUT_LEARNED, .budget = options->ahead_budget };
+    if (options->fanout != NULL) {
+        TRY(fanout_parse(options->fanout, out));
+    }
+    if (out->kind == FANOUT_LIST && out->budget == 0) {
+        const struct fanout_ask longest = { .n_proposed = FANOUT_MAX_K, .budget = FANOUT_MAX_BUDGET };
+        const struct fanout_plan plan = fanout_choose(out, NULL, &longest);
+        out->budget = fanout_plan_total(&plan);
+    }
+    return STATUS_OK;
+}
+
 enum status engine_ahead_plan(const struct td_engine_options *options, struct engine_plan *plan)
 {
     static const char *const words[] = { "auto", "on", "off" };
@@ -40,6 +55,8 @@ enum status engine_ahead_plan(const struct td_engine_options *options, struct en
         return status_fail(STATUS_INVALID, "expected 0 to %d outcomes to prepare for and 0 to 100 percent of them "
                            "used, found %d and %d", FANOUT_MAX_BUDGET, options->ahead_budget, options->ahead_hits);
     }
+    struct fanout_options fanout;
+    TRY(fanout_of(options, &fanout));
     const bool has_model = plan->k_max > 0 && engine_draft_has_model(options);
     if (when == 1 && !has_model) {
         return status_fail(STATUS_INVALID, "a draft that works ahead is a model; '%s' is none", options->draft);
@@ -51,8 +68,10 @@ enum status engine_ahead_plan(const struct td_engine_options *options, struct en
 enum status engine_ahead_create(struct td_engine *engine, const struct td_engine_options *options,
                                 const struct draft_model_options *model, struct draft **out)
 {
+    struct fanout_options fanout;
+    TRY(fanout_of(options, &fanout));
     return draft_ahead_create(&(struct ahead_options){
-        .grower = { .model = *model, .fanout = { .kind = FANOUT_LEARNED },
-                    .max_budget = options->ahead_budget > 0 ? options->ahead_budget : DEFAULT_BUDGET },
+        .grower = { .model = *model, .fanout = fanout,
+                    .max_budget = fanout.budget > 0 ? fanout.budget : DEFAULT_BUDGET },
         .step_lane = engine->lane, .fallback = fallback_of(options), .kept_hits = options->ahead_hits }, out);
 }

@@ -31,6 +31,8 @@ check "two prompts" says 2 "one prompt" run -p a --ids 1
 check "verbs not built are refused" says 1 "not built yet" serve
 check "a draft that is not there is refused" says 1 "there is no draft" run --draft model.gguf -p a
 check "drafts elsewhere are not built yet" says 1 "not built yet" run --draft tcp://host:1 -p a
+check "a fan-out that is none" says 2 "geometric, learned, uniform or list" run -p a --fanout even
+check "a fan-out of too many" says 2 "adds up to 1 to 64" run -p a --fanout list:60,5
 check "k is a number or auto" says 2 "auto or a number" run -p a --k many
 # ---- drafts ----
 digest_of() { "$tandem" run -p "$story" -n 40 --ignore-eos "$@" --json 2>"$dir/err" | sed -n 's/.*"logits_digest":"\([0-9a-f]*\)".*/\1/p'; }
@@ -42,6 +44,9 @@ check "suffix, same digest" same_text --draft suffix --k 4
 check "layerskip, same digest" same_text --draft layerskip:3 --k 2
 check "two drafts, same digest" same_text --draft suffix,models/stories-draft.gguf --k 3
 check "a draft on a core of its own, same digest" same_text --draft-device cpu --k 3
+for way in learned geometric uniform list:3,2,1; do
+    check "fan-out $way, same digest" same_text --draft-device cpu --k 3 --fanout $way
+done
 check "a draft on a core of its own without help, same digest" same_text --draft-device cpu --lend off --k 3
 check "a device for a draft that computes nothing" says 1 "there is none" run --draft ngram --draft-device cpu -p a
 traced() {

@@ -446,6 +446,7 @@ static void impossible_options_get_a_sentence(void **state)
     REFUSES(options.max_batch = 0, TD_INVALID, "batch");
     REFUSES(options.prefill_chunk = 0, TD_INVALID, "chunk");
     REFUSES(options.kv_pages = 1, TD_INVALID, "needs 4 KV pages");
+    REFUSES(options.fanout = "list:1,x", TD_INVALID, "apart by commas");
     REFUSES(options.target_device = "tpu", TD_UNSUPPORTED, "tpu");
     REFUSES(options.target_device = "cpu:", TD_INVALID, "cpu:0-3");
     REFUSES(options.target_device = "cpu:0-", TD_INVALID, "cpu:0-3");
