@@ -6,7 +6,7 @@
  *     ... one pass of growing branches ...
  *     timeline_end(TIMELINE_DRAFT, &timeline_grow, begin_ns, step, n_rows);
  *
- *     timeline_mark(TIMELINE_DRAFT, &timeline_hit, n_accepted, n_tokens);
+ *     timeline_mark(TIMELINE_STEP, &timeline_hit, n_accepted, n_tokens);
  *
  * Spans of one row nest or follow each other. A kind is a constant: here are those that are drawn; a file
  * may have others of its own, and they stand in --trace alike.
@@ -31,6 +31,8 @@ extern const struct timeline_kind timeline_propose; /* proposed, sequences */
 extern const struct timeline_kind timeline_commit;  /* tokens */
 extern const struct timeline_kind timeline_pick;    /* rows: target's tokens chosen */
 extern const struct timeline_kind timeline_wait;    /* for the draft: drafting that is not hidden */
+extern const struct timeline_kind timeline_hit;     /* mark; accepted, tokens served */
+extern const struct timeline_kind timeline_miss;    /* mark; accepted, sequence */
 /* ---- target ---- */
 extern const struct timeline_kind timeline_verify;  /* rows, sequences */
 extern const struct timeline_kind timeline_prefill; /* rows, sequences: a pass that chooses no token */
@@ -39,8 +41,6 @@ extern const struct timeline_kind timeline_draft;   /* rows, logits: a pass of d
 extern const struct timeline_kind timeline_glue;    /* rows, sequences */
 extern const struct timeline_kind timeline_fork;    /* branches, sequences */
 extern const struct timeline_kind timeline_grow;    /* step, rows */
-extern const struct timeline_kind timeline_hit;     /* mark; accepted, tokens served */
-extern const struct timeline_kind timeline_miss;    /* mark; accepted, sequence */
 
 /* Now; 0 when nothing is recorded, which timeline_end takes for "no span". */
 int64_t timeline_begin(void);

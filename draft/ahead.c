@@ -38,12 +38,14 @@ static bool serve(struct ahead *ahead, struct draft_ask *ask)
     ahead->report.rounds++;
     if (n == 0) {
         ahead->report.misses++;
+        timeline_mark(TIMELINE_STEP, &timeline_miss, outcome.n_accepted, (int64_t)ask->seq_id);
         return false;
     }
     draft_proposal_chain(&ask->proposal, branch->next, n, AHEAD_SOURCE_AHEAD, branch->hint);
     for (int32_t i = 0; i < n; i++) {
         ask->proposal.prob[i] = ask->wants_prob ? branch->prob[i] : NULL;
     }
+    timeline_mark(TIMELINE_STEP, &timeline_hit, outcome.n_accepted, n);
     ahead->report.hits++;
     ahead->report.branches_used++;
     ahead->report.tokens_served += (uint64_t)n;

@@ -71,11 +71,12 @@ double ahead_job_settle(struct ahead *ahead, struct ahead_job *job, bool stops)
     if (atomic_load(&job->is_done)) {
         return 0.0;
     }
-    const int64_t begin_ns = clock_now_ns();
+    const int64_t begin_ns = clock_now_ns(), span_ns = timeline_begin();
     if (stops) {
         atomic_store(&job->stop, 1);
     }
     lane_idle_until(ahead->options.step_lane, &job->is_done);
+    timeline_end(TIMELINE_STEP, &timeline_wait, span_ns, 0, 0);
     return (double)(clock_now_ns() - begin_ns) * 1e-9;
 }
 

@@ -92,12 +92,14 @@ static void grow(struct grower *grower, const atomic_int *stop)
 {
     const int64_t begin_ns = clock_now_ns();
     for (int32_t step = 0; step < DRAFT_MAX_NODES && !atomic_load(stop); step++) {
+        const int64_t span_ns = timeline_begin();
         const int32_t n = add_step(grower, step);
         if (n == 0) {
             break;
         }
         choose_step(grower, grower_forward(grower, batch_pass(grower->batch)), n, step);
         publish_step(grower, step);
+        timeline_end(TIMELINE_DRAFT, &timeline_grow, span_ns, step, n);
     }
     grower->report.grow_seconds += (double)(clock_now_ns() - begin_ns) * 1e-9;
 }
@@ -120,12 +122,14 @@ static void glue_and_fork(struct grower *grower, const struct grower_call *call)
     grower_enter(grower, call);
     while (n_forked == 0 && !atomic_load(call->stop)) {
         const float *logits;
-        const int64_t begin_ns = clock_now_ns();
+        const int64_t begin_ns = clock_now_ns(), span_ns = timeline_begin();
         if (!grower_glue_pass(grower, &logits)) {
             return;
         }
-        const int64_t glued_ns = clock_now_ns();
+        timeline_end(TIMELINE_DRAFT, &timeline_glue, span_ns, grower->pass.n_rows, grower->n_glued);
+        const int64_t glued_ns = clock_now_ns(), fork_span_ns = timeline_begin();
         n_forked = grower_fork(grower, logits);
+        timeline_end(TIMELINE_DRAFT, &timeline_fork, fork_span_ns, grower->n_growing, n_forked);
         grower->report.glue_seconds += (double)(glued_ns - begin_ns) * 1e-9;
         grower->report.fork_seconds += (double)(clock_now_ns() - glued_ns) * 1e-9;
     }

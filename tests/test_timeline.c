@@ -238,25 +238,26 @@ static void files_that_cannot_be_written(void **state)
     assert_false(timeline_is_open());
 }
 
-/* A step has a plan, a proposal, a pass and a commit; a draft model's passes lie within the proposal, and
- * so beside no verify. */
-static void an_engine_fills_it(void **state)
+static struct rig_results results;
+
+/* 64 tokens of a planted pair with K = 3; its trace is read. */
+static void run_traced(const char *draft_device)
 {
-    static struct rig_results results;
     static const int32_t ids[] = { 1, 300, 41 };
     char path[64];
     struct td_engine_options options;
     struct td_request request;
-    (void)state;
     temporary_path(path, sizeof path);
     rig_options(&options);
+    options.threads = 0;
     options.target = "synth:pair=tiny,q8_0,draft=tiny,agree=0.7,seed=1";
     options.draft = "auto";
+    options.draft_device = draft_device;
     options.k = 3;
     td_request_init(&request);
     request.ids = ids;
     request.n_ids = sizeof ids / sizeof ids[0];
-    request.max_tokens = 24;
+    request.max_tokens = 64;
     request.ignore_eos = 1;
     assert_int_equal(timeline_record(path), STATUS_OK);
     struct td_engine *engine = rig_open(&options);
@@ -266,11 +267,46 @@ static void an_engine_fills_it(void **state)
     read_trace(path);
     unlink(path);
     expect_nesting();
+}
+
+/* Pairs of a target's and a draft's span that share some time. */
+static size_t n_overlaps(void)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < the_trace.n; i++) {
+        const struct event *a = &the_trace.event[i];
+        for (size_t j = 0; j < the_trace.n && a->tid == TIMELINE_TARGET + 1; j++) {
+            const struct event *b = &the_trace.event[j];
+            n += b->tid == TIMELINE_DRAFT + 1 && a->ts < b->ts + b->dur && b->ts < a->ts + a->dur;
+        }
+    }
+    return n;
+}
+
+/* A step has a plan, a proposal, a pass and a commit; a draft model's passes lie within the proposal, and
+ * so beside no verify. */
+static void an_engine_fills_it(void **state)
+{
+    (void)state;
+    run_traced(NULL);
     const size_t n_passes = (size_t)results.result[0].usage.target_passes;
     assert_int_equal(count("verify", TIMELINE_TARGET) + count("prefill", TIMELINE_TARGET), n_passes);
     assert_int_equal(count("commit", TIMELINE_STEP), n_passes);
     assert_int_equal(count("propose", TIMELINE_STEP), results.result[0].usage.drafted.rounds);
     assert_true(count("draft", TIMELINE_DRAFT) >= (size_t)results.result[0].usage.drafted.proposed);
+    assert_int_equal(n_overlaps(), 0);
+}
+
+/* A draft that works ahead does so beside the verify. */
+static void lanes_overlap(void **state)
+{
+    (void)state;
+    run_traced("cpu");
+    const size_t n_glued = count("glue", TIMELINE_DRAFT);
+    assert_true(n_glued > 0 && count("fork", TIMELINE_DRAFT) == n_glued);
+    assert_true(count("grow", TIMELINE_DRAFT) > 0);
+    assert_true(the_trace.n_marks > 0);
+    assert_true(n_overlaps() > 0);
 }
 
 int main(void)
@@ -279,6 +315,7 @@ int main(void)
         cmocka_unit_test(off_records_nothing),        cmocka_unit_test(the_last_are_kept),
         cmocka_unit_test(many_write_while_one_reads), cmocka_unit_test(the_file_is_a_trace),
         cmocka_unit_test(files_that_cannot_be_written), cmocka_unit_test(an_engine_fills_it),
+        cmocka_unit_test(lanes_overlap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
