@@ -80,8 +80,8 @@ static void take_source(struct draft_proposal *proposal, enum ahead_source sourc
 static void draft_now(struct ahead *ahead, struct draft_ask *asks, int32_t n_asks)
 {
     const int64_t begin_ns = clock_now_ns();
-    if (ahead->prepared != NULL) {
-        ahead_job_settle(ahead, ahead->prepared, true);
+    for (int i = 0; i < 2; i++) { /* one may run while the other waits, and be no longer of use (prepared) */
+        ahead_job_settle(ahead, &ahead->jobs[i], true);
     }
     struct ahead_job *job = ahead_job_next(ahead, AHEAD_JOB_DRAFT);
     ASSERT(job != NULL); /* what was posted last has ended */
