@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/comm.h"
 #include "backend/shapes.h"
 #include "base/base.h"
 
@@ -226,6 +227,8 @@ void backend_quantize(struct lane *lane, const struct op_quantize *op);
 /* part i: out_i[row, o] = (add_i ? add_i[row, o] : +0 omitted) + (bias_i[o] omitted if NULL) + W_i x.
  * Order: total, then + bias, then + add. out == add is allowed. */
 enum { LINEAR_PARTS = 3 };
+/* Segments in groups that a caller will add up itself: group i of n holds begin[i] .. begin[i + 1] - 1. */
+struct linear_groups { int32_t n, begin[SUM_GROUPS + 1]; };
 struct op_linear {
     struct {
         const struct weight *weight;
@@ -236,6 +239,7 @@ struct op_linear {
     int32_t n_parts;           /* share x */
     const struct act *x;
     int32_t n_rows;
+    const struct linear_groups *groups; /* NULL; or out is group sums, [groups.n, n_rows, n_out], no add or bias */
 };
 void backend_linear(struct lane *lane, const struct op_linear *op);
 
@@ -265,6 +269,9 @@ struct op_attention {
     const int32_t *position;        /* [n_rows]; < 0: a pad row, gives zeros */
     const struct kv_store *store;
     int32_t layer, n_rows, n_heads, window;
+    /* heads that a KV head serves, and of the first one's how many are not among these; 0, 0: all heads
+     * are here, n_heads / n_kv_heads each */
+    int32_t n_group, head_skip;
     float scale;
 };
 void backend_attention(struct lane *lane, const struct op_attention *op);
@@ -358,6 +365,36 @@ struct op_combine {
     int32_t n_rows, n_cols;
 };
 void backend_combine(struct lane *lane, const struct op_combine *op);
+
+/* ---- ranks: what several processes hold of a row comes together (comm.h) ---- */
+bool backend_has_ranks(const struct backend *backend);
+struct op_exchange { struct comm *comm; struct comm_parts parts; };
+void backend_exchange(struct lane *lane, const struct op_exchange *op);
+/* x += sum of the groups, ascending from +0 */
+struct op_fold {
+    const float *sums;              /* [n_groups, n_rows, n_cols] */
+    float *x;                       /* [n_rows, n_cols] */
+    int32_t n_groups, n_rows, n_cols;
+};
+void backend_fold(struct lane *lane, const struct op_fold *op);
+/* out = (add omitted if NULL) the columns of a row side by side: those of rank r are first[r] ..
+ * first[r + 1] - 1 and lie as [n_rows, so many] from float n_rows * first[r] on. Order: they + add. */
+struct op_columns {
+    const float *parts;
+    const int32_t *first;           /* [n_ranks + 1] */
+    const float *add;               /* [n_rows, first[n_ranks]] or NULL; out == add is allowed */
+    float *out;                     /* [n_rows, first[n_ranks]] */
+    int32_t n_ranks, n_rows;
+};
+void backend_columns(struct lane *lane, const struct op_columns *op);
+/* out[row] = x[row_idx[row]] */
+struct op_pick {
+    const float *x;
+    const int32_t *row_idx;         /* [n_rows] */
+    float *out;                     /* [n_rows, n_cols] */
+    int32_t n_rows, n_cols;
+};
+void backend_pick(struct lane *lane, const struct op_pick *op);
 
 /* All layers of page src to page dst. */
 struct op_page_copy { const struct kv_store *store; uint32_t src, dst; };

@@ -89,6 +89,11 @@ struct backend_ops {
     void (*swiglu)(struct lane *lane, const struct op_swiglu *op);
     void (*page_copy)(struct lane *lane, const struct op_page_copy *op);
     void (*tap)(struct lane *lane, const struct op_tap *op);
+    /* ranks: all or none */
+    void (*exchange)(struct lane *lane, const struct op_exchange *op);
+    void (*fold)(struct lane *lane, const struct op_fold *op);
+    void (*columns)(struct lane *lane, const struct op_columns *op);
+    void (*pick)(struct lane *lane, const struct op_pick *op);
     /* experts: all or none */
     void (*route)(struct lane *lane, const struct op_route *op);
     void (*gather)(struct lane *lane, const struct op_gather *op);

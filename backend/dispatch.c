@@ -27,6 +27,7 @@ void backend_destroy(struct backend *backend)
 const char *backend_name(const struct backend *backend) { return backend->name; }
 bool backend_is_host(const struct backend *backend) { return backend->ops->is_host; }
 bool backend_has_experts(const struct backend *backend) { return backend->ops->route != NULL; }
+bool backend_has_ranks(const struct backend *backend) { return backend->ops->exchange != NULL; }
 int backend_n_cuda_devices(void) { return cuda_device_count(); }
 
 enum status backend_health(struct backend *backend)
@@ -169,6 +170,10 @@ DISPATCH(attention)
 DISPATCH(swiglu)
 DISPATCH(page_copy)
 DISPATCH(tap)
+DISPATCH(exchange)
+DISPATCH(fold)
+DISPATCH(columns)
+DISPATCH(pick)
 DISPATCH(route)
 DISPATCH(gather)
 DISPATCH(expert_linear)

@@ -11,25 +11,17 @@
  *
  * It only submits: the lane runs the operations in this order. Whether an activation is needed as
  * floats, as quantised panels or as both follows from the types of the weights that read it. Nothing
- * here looks at which rows share the pass, so a row's bits cannot depend on it.
+ * here looks at which rows share the pass, so a row's bits cannot depend on it. Where several ranks hold
+ * the model, heads, features and ids are this rank's, and forward_ranks.c brings their parts together.
  */
 #include <math.h>
 #include <string.h>
 
-#include "model/pass.h"
-
-struct forward {
-    const struct model *model;
-    struct lane *lane;
-    const struct kv_store *store;
-    const struct pass *pass;
-    struct pass_buffers *buffers;
-    int32_t n_tapped;      /* rows that were asked for */
-};
+#include "model/forward.h"
 
 static const struct weight *matrix(const struct forward *f, int32_t layer, enum tensor_role role)
 {
-    return &model_slot(f->model, layer, role)->matrix;
+    return forward_matrix(f, layer, role);
 }
 
 static const float *vector(const struct forward *f, int32_t layer, enum tensor_role role)
@@ -58,29 +50,57 @@ static void add_linear(const struct forward *f, const struct weight *weight, con
         .n_parts = 1, .x = act, .n_rows = f->pass->n_rows });
 }
 
-static void attention(const struct forward *f, int32_t layer)
+/* A bias is held whole. */
+static const float *bias(const struct forward *f, int32_t layer, enum tensor_role role, int32_t first)
+{
+    const float *whole = vector(f, layer, role);
+    return whole ? whole + first : NULL;
+}
+
+/* x → what this rank's heads give, at `out` */
+static void attend(const struct forward *f, int32_t layer, float *out)
 {
     struct pass_buffers *b = f->buffers;
     const struct model_config *config = &f->model->config;
+    const struct shard *shard = &f->model->shard;
     const struct pass *pass = f->pass;
+    const int32_t q_first = shard->heads.first * config->head_dim;
+    const int32_t kv_first = shard->kv_heads.first * config->head_dim;
     norm(f, vector(f, layer, ROLE_ATTN_NORM),
          kind_of(f, layer, ROLE_Q) | kind_of(f, layer, ROLE_K) | kind_of(f, layer, ROLE_V));
     backend_linear(f->lane, &(struct op_linear){
-        .part = { { .weight = matrix(f, layer, ROLE_Q), .out = b->q, .bias = vector(f, layer, ROLE_Q_BIAS) },
-                  { .weight = matrix(f, layer, ROLE_K), .out = b->k, .bias = vector(f, layer, ROLE_K_BIAS) },
-                  { .weight = matrix(f, layer, ROLE_V), .out = b->v, .bias = vector(f, layer, ROLE_V_BIAS) } },
+        .part = { { .weight = matrix(f, layer, ROLE_Q), .out = b->q, .bias = bias(f, layer, ROLE_Q_BIAS, q_first) },
+                  { .weight = matrix(f, layer, ROLE_K), .out = b->k, .bias = bias(f, layer, ROLE_K_BIAS, kv_first) },
+                  { .weight = matrix(f, layer, ROLE_V), .out = b->v, .bias = bias(f, layer, ROLE_V_BIAS, kv_first) } },
         .n_parts = 3, .x = &b->normed, .n_rows = pass->n_rows });
     backend_rope_store(f->lane, &(struct op_rope_store){
         .q = b->q, .k = b->k, .v = b->v, .cos = f->model->cos, .sin = f->model->sin,
         .position = pass->position, .slot = pass->slot, .store = f->store, .layer = layer,
-        .n_rows = pass->n_rows, .n_heads = config->n_heads, .rope_dims = config->rope.dims,
+        .n_rows = pass->n_rows, .n_heads = shard->heads.n, .rope_dims = config->rope.dims,
         .q_norm = vector(f, layer, ROLE_Q_NORM), .k_norm = vector(f, layer, ROLE_K_NORM),
         .norm_eps = config->norm_eps });
     backend_attention(f->lane, &(struct op_attention){
-        .q = b->q, .out = b->attended.f32, .views = pass->views, .seq_of_row = pass->seq_of_row,
+        .q = b->q, .out = out, .views = pass->views, .seq_of_row = pass->seq_of_row,
         .position = pass->position, .store = f->store, .layer = layer, .n_rows = pass->n_rows,
-        .n_heads = config->n_heads, .window = config->window,
+        .n_heads = shard->heads.n, .window = config->window,
+        .n_group = config->n_heads / config->n_kv_heads, .head_skip = shard->head_skip,
         .scale = 1.0f / sqrtf((float)config->head_dim) });
+}
+
+static void attention(const struct forward *f, int32_t layer)
+{
+    struct pass_buffers *b = f->buffers;
+    const struct pass *pass = f->pass;
+    const struct shard *shard = &f->model->shard;
+    if (shard->comm) {
+        float *part = b->exchange + (size_t)pass->n_rows * (size_t)shard->q_first[shard->rank];
+        if (shard->heads.n > 0) {
+            attend(f, layer, shard->o_by_inputs ? b->attended.f32 : part);
+        }
+        forward_ranks_attended(f, layer);
+        return;
+    }
+    attend(f, layer, b->attended.f32);
     if (kind_of(f, layer, ROLE_O) & ACT_Q8) {
         backend_quantize(f->lane, &(struct op_quantize){ .act = &b->attended, .n_rows = pass->n_rows });
     }
@@ -90,6 +110,11 @@ static void attention(const struct forward *f, int32_t layer)
 static void feed_forward(const struct forward *f, int32_t layer)
 {
     struct pass_buffers *b = f->buffers;
+    const struct shard *shard = &f->model->shard;
+    if (shard->ffn.n == 0) {
+        forward_ranks_gated(f, layer);
+        return;
+    }
     norm(f, vector(f, layer, ROLE_FFN_NORM), kind_of(f, layer, ROLE_GATE) | kind_of(f, layer, ROLE_UP));
     backend_linear(f->lane, &(struct op_linear){
         .part = { { .weight = matrix(f, layer, ROLE_GATE), .out = b->gate },
@@ -98,7 +123,11 @@ static void feed_forward(const struct forward *f, int32_t layer)
     backend_swiglu(f->lane, &(struct op_swiglu){
         .gate = b->gate, .up = b->up, .n_rows = f->pass->n_rows,
         .kinds = kind_of(f, layer, ROLE_DOWN), .out = &b->gated });
-    add_linear(f, matrix(f, layer, ROLE_DOWN), &b->gated);
+    if (shard->comm) {
+        forward_ranks_gated(f, layer);
+    } else {
+        add_linear(f, matrix(f, layer, ROLE_DOWN), &b->gated);
+    }
 }
 
 static const struct expert_weights *experts(const struct forward *f, int32_t layer, enum tensor_role role)
@@ -161,6 +190,10 @@ static void head(const struct forward *f)
         .x = b->x, .row_idx = pass->logits_row, .weight = vector(f, -1, ROLE_OUT_NORM),
         .eps = f->model->config.norm_eps, .n_rows = pass->n_logits,
         .kinds = backend_act_kind(weight->type), .out = &b->last });
+    if (f->model->shard.comm) {
+        forward_ranks_head(f);
+        return;
+    }
     backend_linear(f->lane, &(struct op_linear){
         .part = { { .weight = weight, .out = b->logits } },
         .n_parts = 1, .x = &b->last, .n_rows = pass->n_logits });
@@ -187,7 +220,8 @@ static void check_pass(const struct forward *f)
     ASSERT(pass->n_logits >= 0 && pass->n_logits <= f->buffers->cap_logits);
     ASSERT(pass->n_layers >= 0 && pass->n_layers <= config->n_layers);
     ASSERT(head_of(f)->n_in == config->dim && head_of(f)->n_out <= config->n_vocab);
-    ASSERT(f->store->n_layers == config->n_layers && f->store->n_kv_heads == config->n_kv_heads &&
+    ASSERT(pass->head == NULL || f->model->shard.comm == NULL);
+    ASSERT(f->store->n_layers == config->n_layers && f->store->n_kv_heads == model_n_kv_heads(f->model) &&
            f->store->head_dim == config->head_dim);
     for (int32_t i = 0; i < pass->n_rows; i++) {
         ASSERT(pass->token[i] >= 0 && pass->token[i] < config->n_vocab);
@@ -202,8 +236,12 @@ static void check_pass(const struct forward *f)
 
 static void submit_layers(const struct forward *f, int32_t n_layers)
 {
-    backend_embed(f->lane, &(struct op_embed){ .table = matrix(f, -1, ROLE_EMBED), .token = f->pass->token,
-                                               .out = f->buffers->x, .n_rows = f->pass->n_rows });
+    if (f->model->shard.comm) {
+        forward_ranks_embed(f);
+    } else {
+        backend_embed(f->lane, &(struct op_embed){ .table = matrix(f, -1, ROLE_EMBED), .token = f->pass->token,
+                                                   .out = f->buffers->x, .n_rows = f->pass->n_rows });
+    }
     for (int32_t layer = 0; layer < n_layers; layer++) {
         tap(f, layer);
         attention(f, layer);
@@ -237,9 +275,9 @@ static void count_bytes(const struct forward *f, int32_t n_layers)
     for (int32_t layer = -1; layer < n_layers; layer++) {
         f->buffers->shared_bytes += f->model->blocks[layer + 1].shared_bytes;
     }
-    if (f->pass->n_logits > 0) {
-        f->buffers->shared_bytes +=
-            f->model->head_bytes / (uint64_t)f->model->config.n_vocab * (uint64_t)head_of(f)->n_out;
+    const int32_t n_rows = f->model->shard.vocab.n; /* of the head that is here */
+    if (f->pass->n_logits > 0 && n_rows > 0) {
+        f->buffers->shared_bytes += f->model->head_bytes / (uint64_t)n_rows * (uint64_t)head_of(f)->n_out;
     }
 }
 

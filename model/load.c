@@ -7,6 +7,10 @@
  * A chunk is a fixed number of rows that depends on the tensor alone, so the digest (of the chunks'
  * digests in order) is the same for any number of workers. It covers rows in rotate-half order: the
  * same model in another container has the same digest.
+ *
+ * A rank of several reads the chunks that hold rows of its own and keeps its slice of them; digests of
+ * the others come from the ranks that read those. Ranks agree where one may fail alone, so that all go
+ * on or none does.
  */
 #include <errno.h>
 #include <math.h>
@@ -28,9 +32,13 @@ struct load_tensor {
     struct family_binding binding;
     struct tensor_slot *slot;
     int64_t row_bytes;
+    struct shard_slice keep;
     int32_t chunk_rows, first_chunk;
     int32_t chunks_each;            /* of one of the stacked matrices */
 };
+
+/* As ranks exchange them, an array of these from each. */
+struct chunk_digest { uint64_t value, is_known; };
 
 struct loader {
     struct model_source *source;
@@ -39,7 +47,7 @@ struct loader {
     const struct model_load_options *options;
     struct load_tensor *tensors;    /* [n_tensors], of those the source has */
     int32_t n_tensors, n_chunks;
-    uint64_t *chunk_digests;        /* [n_chunks] */
+    struct chunk_digest *chunk_digests; /* [1 + n_ranks, n_chunks]: own, then all */
     unsigned char *staging;         /* [N_SLOTS, slot_bytes], touched as far as used */
     size_t slot_bytes, chunk_bytes; /* a slot: rows as read, then rows put back in order */
     _Atomic uint32_t free_slots;    /* a bit each */
@@ -58,24 +66,27 @@ static bool is_rotated(const struct loader *loader, const struct load_tensor *te
 
 /* ---- plan ---- */
 
-static size_t tensor_bytes(const struct model *model, const struct family_binding *binding)
+static size_t tensor_bytes(const struct model *model, const struct load_tensor *tensor)
 {
+    const struct family_binding *binding = &tensor->binding;
     if (binding->tensor->flags & FAMILY_VECTOR) {
         return align_up((size_t)binding->n_in * sizeof(float));
     }
-    return backend_matrix_bytes(model->backend, binding->type, binding->n_out, binding->n_in) *
+    return backend_matrix_bytes(model->backend, binding->type, tensor->keep.n_out, tensor->keep.n_in) *
            (size_t)binding->n_stacked;
 }
 
 /* The source was checked for types that we compute with; a device may compute with fewer. */
-static enum status check_device(const struct loader *loader, const struct family_binding *binding)
+static enum status check_device(const struct loader *loader, const struct load_tensor *tensor)
 {
     const struct model *model = loader->model;
+    const struct family_binding *binding = &tensor->binding;
+    const bool keeps_none = tensor->keep.n_out == 0 || tensor->keep.n_in == 0;
     if ((binding->tensor->flags & FAMILY_STACKED) && !backend_has_experts(model->backend)) {
         return status_fail(STATUS_UNSUPPORTED, "%s is a mixture of experts, and there are no kernels for those on %s",
                            loader->source->label, backend_name(model->backend));
     }
-    if (tensor_bytes(model, binding) == 0) {
+    if (tensor_bytes(model, tensor) == 0 && !keeps_none) {
         char shown[SOURCE_NAME_CAP];
         const struct tensor_type_info *type = tensor_type_info((uint32_t)binding->type);
         source_shown_name(loader->source, loader->source->tensors[binding->tensor_idx].name, shown);
@@ -86,11 +97,14 @@ static enum status check_device(const struct loader *loader, const struct family
     return STATUS_OK;
 }
 
-/* Whole tiles, and whole heads where rows may have to move within a head. */
+/* Whole tiles, and whole heads too where rows may have to move within a head. */
 static int32_t chunk_rows(const struct loader *loader, const struct load_tensor *tensor)
 {
     const bool heads = (tensor->binding.tensor->flags & FAMILY_ROTATED) != 0;
-    const int64_t unit = heads ? loader->source->config.head_dim : TILE_OUTPUTS;
+    int64_t unit = heads ? loader->source->config.head_dim : TILE_OUTPUTS;
+    while (unit % TILE_OUTPUTS != 0) {
+        unit += loader->source->config.head_dim;
+    }
     const int64_t units = CHUNK_BYTES / (tensor->row_bytes * unit);
     const int64_t rows = (units > 0 ? units : 1) * unit;
     return (int32_t)(rows < tensor->binding.n_out ? rows : tensor->binding.n_out);
@@ -110,6 +124,14 @@ static void count_bytes(struct model *model, int32_t layer, enum tensor_role rol
     }
 }
 
+/* Of a tensor's bytes in the file those that this rank's passes read. */
+static uint64_t kept_bytes(const struct load_tensor *tensor, uint64_t bytes)
+{
+    const double kept = (double)tensor->keep.n_out * tensor->keep.n_in;
+    const double all = (double)tensor->binding.n_out * (double)tensor->binding.n_in;
+    return kept < all ? (uint64_t)((double)bytes * (kept / all)) : bytes;
+}
+
 static enum status plan_tensor(struct loader *loader, const struct family_binding *binding)
 {
     enum { MAX_CHUNKS = 1 << 30 };
@@ -118,6 +140,7 @@ static enum status plan_tensor(struct loader *loader, const struct family_bindin
     tensor->slot = model_slot(loader->model, binding->layer, binding->tensor->role);
     const struct model_tensor_info *info = &loader->source->tensors[binding->tensor_idx];
     tensor->row_bytes = (int64_t)source_row_bytes(info);
+    tensor->keep = shard_slice(&loader->model->shard, &loader->model->config, binding);
     tensor->chunk_rows = chunk_rows(loader, tensor);
     tensor->first_chunk = loader->n_chunks;
     tensor->chunks_each = (int32_t)((binding->n_out + tensor->chunk_rows - 1) / tensor->chunk_rows);
@@ -125,9 +148,9 @@ static enum status plan_tensor(struct loader *loader, const struct family_bindin
     const size_t bytes = (size_t)(tensor->chunk_rows * tensor->row_bytes);
     loader->chunk_bytes = bytes > loader->chunk_bytes ? bytes : loader->chunk_bytes;
     loader->total_bytes += info->bytes;
-    TRY(check_device(loader, binding));
-    loader->model->memory_bytes += tensor_bytes(loader->model, binding);
-    count_bytes(loader->model, binding->layer, binding->tensor->role, info->bytes);
+    TRY(check_device(loader, tensor));
+    loader->model->memory_bytes += tensor_bytes(loader->model, tensor);
+    count_bytes(loader->model, binding->layer, binding->tensor->role, kept_bytes(tensor, info->bytes));
     if (loader->model->memory_bytes > SIZE_MAX / 4 || loader->n_chunks + n_chunks > MAX_CHUNKS) {
         return status_fail(STATUS_NO_MEMORY, "%s: the weights do not fit into an address space",
                            loader->source->label);
@@ -189,17 +212,17 @@ static void place_tensors(struct loader *loader)
     for (int32_t i = 0; i < loader->n_tensors; i++) {
         const struct load_tensor *tensor = &loader->tensors[i];
         const struct family_binding *binding = &tensor->binding;
-        const struct weight first = { .type = binding->type, .n_out = (int32_t)binding->n_out,
-                                      .n_in = (int32_t)binding->n_in, .data = at };
+        const struct weight first = { .type = binding->type, .n_out = tensor->keep.n_out,
+                                      .n_in = tensor->keep.n_in, .data = at };
         if (binding->tensor->flags & FAMILY_VECTOR) {
             tensor->slot->vector = (float *)(void *)at;
         } else if (binding->tensor->flags & FAMILY_STACKED) {
             tensor->slot->experts = (struct expert_weights){
-                first, tensor_bytes(model, binding) / (size_t)binding->n_stacked };
+                first, tensor_bytes(model, tensor) / (size_t)binding->n_stacked };
         } else {
             tensor->slot->matrix = first;
         }
-        at += tensor_bytes(model, binding);
+        at += tensor_bytes(model, tensor);
     }
     model->cos = (float *)(void *)at;
     model->sin = (float *)(void *)(at + (size_t)(model->memory + model->memory_bytes - at) / 2);
@@ -278,6 +301,26 @@ static enum status load_vector(const struct loader *loader, const struct load_te
     return status;
 }
 
+/* Of the rows `here`, in file format, what this rank keeps. */
+static enum status keep_rows(const struct loader *loader, const struct load_tensor *tensor,
+                             const struct weight *weight, struct shard_range here, const unsigned char *rows)
+{
+    const struct shard_slice *keep = &tensor->keep;
+    const struct tensor_type_info *info = tensor_type_info((uint32_t)tensor->binding.type);
+    const int32_t begin = here.first > keep->first_out ? here.first : keep->first_out;
+    const int32_t here_end = here.first + here.n, keep_end = keep->first_out + keep->n_out;
+    const int32_t end = here_end < keep_end ? here_end : keep_end;
+    rows += (size_t)(begin - here.first) * (size_t)tensor->row_bytes;
+    rows += (size_t)keep->first_in / info->block_elems * info->block_bytes;
+    return backend_matrix_fill(loader->model->backend, weight, begin - keep->first_out, end - begin, rows,
+                               (size_t)tensor->row_bytes);
+}
+
+static bool keeps_some(const struct shard_slice *keep, struct shard_range here)
+{
+    return keep->n_in > 0 && here.first < keep->first_out + keep->n_out && keep->first_out < here.first + here.n;
+}
+
 static enum status load_chunk(struct loader *loader, int32_t chunk, unsigned char *staging)
 {
     const struct load_tensor *tensor = tensor_of_chunk(loader, chunk);
@@ -285,6 +328,10 @@ static enum status load_chunk(struct loader *loader, int32_t chunk, unsigned cha
     const int32_t first = (chunk - tensor->first_chunk) % tensor->chunks_each * tensor->chunk_rows;
     const int32_t left = (int32_t)tensor->binding.n_out - first;
     const int32_t n_rows = left < tensor->chunk_rows ? left : tensor->chunk_rows;
+    const struct shard_range here = { first, n_rows };
+    if (!keeps_some(&tensor->keep, here)) {
+        return STATUS_OK;
+    }
     const int64_t n_elems = (int64_t)n_rows * tensor->binding.n_in;
     const int64_t source_row = (int64_t)stacked * tensor->binding.n_out + first;
     unsigned char *rows = staging;
@@ -296,12 +343,13 @@ static enum status load_chunk(struct loader *loader, int32_t chunk, unsigned cha
         put_rows_back(loader, tensor, n_rows, staging, staging + loader->chunk_bytes);
         rows = staging + loader->chunk_bytes;
     }
+    loader->chunk_digests[chunk].is_known = 1;
     if (tensor->slot->vector) {
-        return load_vector(loader, tensor, rows, &loader->chunk_digests[chunk]);
+        return load_vector(loader, tensor, rows, &loader->chunk_digests[chunk].value);
     }
     const struct weight weight = weight_of_chunk(tensor, stacked);
-    loader->chunk_digests[chunk] = digest_bytes(rows, (size_t)(n_rows * tensor->row_bytes));
-    return backend_matrix_fill(loader->model->backend, &weight, first, n_rows, rows, (size_t)tensor->row_bytes);
+    loader->chunk_digests[chunk].value = digest_bytes(rows, (size_t)(n_rows * tensor->row_bytes));
+    return keep_rows(loader, tensor, &weight, here, rows);
 }
 
 struct load_args { struct loader *loader; int32_t first_chunk; };
@@ -342,7 +390,8 @@ static enum status fill(struct loader *loader)
 {
     atomic_store(&loader->free_slots, UINT32_MAX);
     loader->slot_bytes = align_up(2 * loader->chunk_bytes);
-    loader->chunk_digests = mem_alloc((size_t)loader->n_chunks, sizeof *loader->chunk_digests);
+    loader->chunk_digests = mem_alloc((size_t)loader->n_chunks * (size_t)(loader->model->shard.n_ranks + 1),
+                                      sizeof *loader->chunk_digests);
     loader->staging = mem_map(N_SLOTS * loader->slot_bytes);
     if (!loader->chunk_digests || !loader->staging) {
         return status_fail(STATUS_NO_MEMORY, "no memory for %.1f MiB to read weights into",
@@ -410,8 +459,55 @@ static void digest_weights(struct digest *digest, const struct loader *loader)
                                     vector ? (int64_t)TENSOR_F32 : (int64_t)binding->type };
         digest_update(digest, numbers, sizeof numbers);
     }
-    digest_update(digest, loader->chunk_digests,
-                  (size_t)loader->n_chunks * sizeof *loader->chunk_digests);
+    for (int32_t i = 0; i < loader->n_chunks; i++) {
+        digest_update(digest, &loader->chunk_digests[i].value, sizeof loader->chunk_digests[i].value);
+    }
+}
+
+static enum status refuse_difference(const struct loader *loader, int32_t rank)
+{
+    return status_fail(STATUS_INVALID, "%s is another model to rank %d than to rank %d",
+                       loader->source->label, rank, loader->model->shard.rank);
+}
+
+/* n_bytes from every rank. */
+static void gather_bytes(const struct shard *shard, const void *own, size_t n_bytes, void *all)
+{
+    int32_t first[COMM_MAX_RANKS + 1];
+    for (int32_t r = 0; r <= shard->n_ranks; r++) {
+        first[r] = r;
+    }
+    comm_gather(shard->comm, &(struct comm_parts){ .own = own, .all = all, .first = first,
+                                                   .unit_floats = n_bytes / sizeof(float), .root = COMM_ALL });
+}
+
+/* What other ranks have read; what several have read must be the same. */
+static enum status exchange_digests(struct loader *loader)
+{
+    const struct shard *shard = &loader->model->shard;
+    struct chunk_digest *own = loader->chunk_digests, *all = own + loader->n_chunks;
+    int32_t n_chunks[COMM_MAX_RANKS];
+    gather_bytes(shard, &loader->n_chunks, sizeof loader->n_chunks, n_chunks);
+    for (int32_t r = 0; r < shard->n_ranks; r++) {
+        if (n_chunks[r] != loader->n_chunks) { /* every rank comes upon some */
+            return refuse_difference(loader, r);
+        }
+    }
+    gather_bytes(shard, own, (size_t)loader->n_chunks * sizeof *own, all);
+    for (int32_t i = 0; i < shard->n_ranks * loader->n_chunks; i++) {
+        struct chunk_digest *known = &own[i % loader->n_chunks];
+        if (!all[i].is_known) {
+            continue;
+        }
+        if (known->is_known && known->value != all[i].value) {
+            return refuse_difference(loader, i / loader->n_chunks);
+        }
+        *known = all[i];
+    }
+    for (int32_t i = 0; i < loader->n_chunks; i++) {
+        ASSERT(own[i].is_known);
+    }
+    return STATUS_OK;
 }
 
 enum { MAX_ROPE_PAIRS = 128 }; /* head_dim is at most 256 */
@@ -487,18 +583,49 @@ static enum status lock_memory(const struct model *model)
     return STATUS_OK;
 }
 
-static enum status load_all(struct loader *loader)
+static enum status plan_ranks(struct loader *loader)
 {
+    const struct model *model = loader->model;
+    TRY(shard_plan(&model->config, loader->options->comm, &loader->model->shard));
+    if (model->shard.comm && !backend_has_ranks(model->backend)) {
+        return status_fail(STATUS_UNSUPPORTED, "ranks hold a model together on CPUs, found %s",
+                           backend_name(model->backend));
+    }
+    return STATUS_OK;
+}
+
+static enum status load_weights(struct loader *loader)
+{
+    TRY(plan_ranks(loader));
     TRY(plan(loader));
     requantize_say(loader->source, loader->model->memory_bytes);
     TRY(take_memory(loader));
     place_tensors(loader);
-    TRY(fill(loader));
+    return fill(loader);
+}
+
+/* What all ranks make of it. */
+static enum status agree(const struct model_load_options *options, enum status status)
+{
+    return options->comm ? comm_agree(options->comm, status) : status;
+}
+
+static enum status finish(struct loader *loader)
+{
+    if (loader->model->shard.comm) {
+        TRY(exchange_digests(loader));
+    }
     TRY(finish_rope(loader));
     if (loader->source->kind->consumed) {
         loader->source->kind->consumed(loader->source);
     }
     return loader->options->mlock ? lock_memory(loader->model) : STATUS_OK;
+}
+
+static enum status load_all(struct loader *loader)
+{
+    TRY(agree(loader->options, load_weights(loader)));
+    return agree(loader->options, finish(loader));
 }
 
 static enum status load_native(struct model_source *source, struct lane *lane,
@@ -513,7 +640,8 @@ static enum status load_native(struct model_source *source, struct lane *lane,
         mem_free(model);
         mem_free(blocks);
         mem_free(loader);
-        return status_fail(STATUS_NO_MEMORY, "no memory for the tables of %d layers", config->n_layers);
+        return agree(options, status_fail(STATUS_NO_MEMORY, "no memory for the tables of %d layers",
+                                          config->n_layers));
     }
     const int32_t context = options->context > 0 ? options->context : config->context_len;
     *model = (struct model){ .config = *config, .backend = lane_backend(lane), .blocks = blocks,
@@ -540,11 +668,14 @@ static enum status load_native(struct model_source *source, struct lane *lane,
 enum status model_load(struct model_source *source, struct lane *lane,
                        const struct model_load_options *options, struct model **out)
 {
-    struct model_source *native;
+    struct model_source *native = NULL;
     *out = NULL;
-    TRY(model_source_check(source));
-    TRY(requantize_to_native(source, &native));
-    const enum status status = load_native(native ? native : source, lane, options, out);
+    enum status status = model_source_check(source);
+    if (status == STATUS_OK) {
+        status = requantize_to_native(source, &native);
+    }
+    TRY(agree(options, status));
+    status = load_native(native ? native : source, lane, options, out);
     model_source_close(native);
     return status;
 }
@@ -562,6 +693,7 @@ void model_destroy(struct model *model)
 }
 
 const struct model_config *model_get_config(const struct model *model) { return &model->config; }
+int32_t model_n_kv_heads(const struct model *model) { return model->shard.kv_heads.n; }
 const struct weight *model_head(const struct model *model) { return &model_slot(model, -1, ROLE_HEAD)->matrix; }
 uint64_t model_digest(const struct model *model) { return model->digest; }
 uint64_t model_weight_bytes(const struct model *model) { return model->weight_bytes; }

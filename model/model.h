@@ -148,6 +148,7 @@ struct model_load_options {
     bool mlock;
     int32_t context;                   /* positions the RoPE tables cover; 0 = the model's */
     uint64_t budget_bytes;             /* 0 = none; refused with both numbers when weights exceed it */
+    struct comm *comm;                 /* ranks that load the model together, each its part; NULL: all of it here */
     void (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_user;
 };
@@ -156,10 +157,12 @@ struct model_load_options {
 enum status model_load(struct model_source *source, struct lane *lane,
                        const struct model_load_options *options, struct model **out);
 void model_destroy(struct model *model);
-const struct model_config *model_get_config(const struct model *model);
+const struct model_config *model_get_config(const struct model *model); /* of the whole model */
+/* KV heads that passes of this rank write and read: all, or those of its part, maybe none. */
+int32_t model_n_kv_heads(const struct model *model);
 const struct weight *model_head(const struct model *model); /* [n_vocab, dim] borrowed */
 uint64_t model_digest(const struct model *model);         /* of config and weight bytes */
-uint64_t model_weight_bytes(const struct model *model);   /* file format, head included; a pass reads them all but experts it does not touch */
+uint64_t model_weight_bytes(const struct model *model);   /* of this rank's part; file format, head included; a pass reads them all but experts it does not touch */
 uint64_t model_resident_bytes(const struct model *model);
 const void *model_memory(const struct model *model);      /* [model_resident_bytes], page-aligned */
 
@@ -190,7 +193,9 @@ struct pass {
      * logits rows have n_out floats then. */
     const struct weight *head;
 };
-/* Submits the whole pass; returns its last ticket. Logits: pass_buffers_logits, row i of logits_row. */
+/* Submits the whole pass; returns its last ticket. Logits: pass_buffers_logits, row i of logits_row.
+ * Of a model that ranks hold together all of them run the same pass, with the model's own head, one at a
+ * time with these buffers; logits come to rank 0. The store then has model_n_kv_heads() heads. */
 uint64_t model_forward(const struct model *model, struct lane *lane, const struct kv_store *store,
                        const struct pass *pass, struct pass_buffers *buffers);
 const float *pass_buffers_logits(const struct pass_buffers *buffers); /* [cap_logits, n_vocab] */

@@ -44,27 +44,52 @@ static void place_experts(struct pass_buffers *buffers, const struct model_confi
     buffers->mixed = cut_rows(cutter, places, config->dim);
 }
 
-static size_t place(struct pass_buffers *buffers, const struct model_config *config, unsigned char *memory)
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Room for the largest exchange of a pass, and lists of rows of the embedding. */
+static void place_ranks(struct pass_buffers *buffers, const struct model *model, struct cutter *cutter)
+{
+    const struct model_config *config = &model->config;
+    const struct shard *shard = &model->shard;
+    const size_t rows = (size_t)buffers->cap_rows, dim = (size_t)config->dim;
+    const size_t q_dim = (size_t)(config->n_heads * config->head_dim);
+    size_t floats = rows * dim * (size_t)shard->down_group_first[shard->n_ranks];
+    floats = most(floats, shard->o_by_inputs ? rows * dim * (size_t)shard->o_group_first[shard->n_ranks]
+                                             : rows * most(q_dim, dim));
+    if (shard->rank == 0) {
+        floats = most(floats, (size_t)buffers->cap_logits * (size_t)config->n_vocab);
+    }
+    buffers->exchange = cut(cutter, floats * sizeof(float));
+    buffers->token = cut(cutter, rows * sizeof *buffers->token);
+    buffers->place = cut(cutter, rows * sizeof *buffers->place);
+}
+
+static size_t place(struct pass_buffers *buffers, const struct model *model, unsigned char *memory)
 {
     struct cutter cutter = { .backend = buffers->backend, .at = memory };
+    const struct model_config *config = &model->config;
+    const struct shard *shard = &model->shard;
     const int32_t rows = buffers->cap_rows;
-    const int32_t q_dim = config->n_heads * config->head_dim;
-    const int32_t kv_dim = config->n_kv_heads * config->head_dim;
+    const int32_t q_dim = shard->heads.n * config->head_dim, kv_dim = shard->kv_heads.n * config->head_dim;
+    const int32_t attended = shard->o_by_inputs ? q_dim : config->n_heads * config->head_dim;
     buffers->x = cut_rows(&cutter, rows, config->dim);
     cut_act(&cutter, config->dim, rows, &buffers->normed);
     buffers->q = cut_rows(&cutter, rows, q_dim);
     buffers->k = cut_rows(&cutter, rows, kv_dim);
     buffers->v = cut_rows(&cutter, rows, kv_dim);
-    cut_act(&cutter, q_dim, rows, &buffers->attended);
+    cut_act(&cutter, attended, rows, &buffers->attended);
     if (config->experts.n > 0) {
         place_experts(buffers, config, &cutter);
     } else {
-        buffers->gate = cut_rows(&cutter, rows, config->ffn_dim);
-        buffers->up = cut_rows(&cutter, rows, config->ffn_dim);
-        cut_act(&cutter, config->ffn_dim, rows, &buffers->gated);
+        buffers->gate = cut_rows(&cutter, rows, shard->ffn.n);
+        buffers->up = cut_rows(&cutter, rows, shard->ffn.n);
+        cut_act(&cutter, shard->ffn.n, rows, &buffers->gated);
     }
     cut_act(&cutter, config->dim, buffers->cap_logits, &buffers->last);
-    buffers->logits = cut_rows(&cutter, buffers->cap_logits, config->n_vocab);
+    buffers->logits = cut_rows(&cutter, buffers->cap_logits, shard->rank == 0 ? config->n_vocab : shard->vocab.n);
+    if (shard->comm) {
+        place_ranks(buffers, model, &cutter);
+    }
     return cutter.bytes;
 }
 
@@ -72,14 +97,14 @@ static enum status take_memory(struct pass_buffers *buffers, const struct model 
 {
     const struct model_config *config = &model->config;
     const int32_t rows = buffers->cap_rows, logits = buffers->cap_logits;
-    buffers->memory_bytes = place(buffers, config, NULL);
+    buffers->memory_bytes = place(buffers, model, NULL);
     buffers->memory = backend_alloc(buffers->backend, buffers->memory_bytes);
     if (buffers->memory == NULL) {
         return status_fail(STATUS_NO_MEMORY, "passes of %d rows with %d rows of logits need %.1f MiB, %.1f MiB are free",
                            rows, logits, (double)buffers->memory_bytes / (1024.0 * 1024.0),
                            (double)backend_free_bytes(buffers->backend) / (1024.0 * 1024.0));
     }
-    place(buffers, config, buffers->memory);
+    place(buffers, model, buffers->memory);
     return backend_desk_create(buffers->backend, &(struct pass_shape){
         .cap_rows = rows, .cap_logits = logits, .n_vocab = config->n_vocab, .n_heads = config->n_heads,
         .head_dim = config->head_dim, .context = model->context }, &buffers->desk);

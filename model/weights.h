@@ -2,7 +2,7 @@
 #ifndef MODEL_WEIGHTS_H
 #define MODEL_WEIGHTS_H
 
-#include "model/family.h"
+#include "model/shard.h"
 
 struct tensor_slot {
     struct weight matrix;          /* or */
@@ -17,6 +17,7 @@ struct model_block {
 struct model {
     struct model_config config;
     struct backend *backend;
+    struct shard shard;         /* what of it is here */
     unsigned char *memory;      /* one allocation: matrices, vectors, RoPE tables */
     size_t memory_bytes;
     struct model_block *blocks; /* [1 + n_layers]: first what exists once, then each layer */

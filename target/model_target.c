@@ -11,11 +11,11 @@ struct model_target {
     uint64_t ticket; /* of the pass begun last */
 };
 
-static struct kv_store store_shape(const struct model_config *config,
+static struct kv_store store_shape(const struct model_config *config, int32_t n_kv_heads,
                                    const struct model_target_options *options)
 {
     return (struct kv_store){
-        .type = options->kv, .n_layers = config->n_layers, .n_kv_heads = config->n_kv_heads,
+        .type = options->kv, .n_layers = config->n_layers, .n_kv_heads = n_kv_heads,
         .head_dim = config->head_dim, .page_slots = options->page_slots, .n_pages = options->n_pages,
     };
 }
@@ -23,14 +23,14 @@ static struct kv_store store_shape(const struct model_config *config,
 uint64_t model_target_kv_bytes(const struct model_config *config,
                                const struct model_target_options *options)
 {
-    const struct kv_store shape = store_shape(config, options);
+    const struct kv_store shape = store_shape(config, config->n_kv_heads, options);
     return kv_store_bytes(&shape);
 }
 
 static void model_target_copy(struct target *base, const struct kv_copy *copies, int32_t n)
 {
     struct model_target *target = (struct model_target *)base;
-    for (int32_t i = 0; i < n; i++) {
+    for (int32_t i = 0; i < n && target->store.n_kv_heads > 0; i++) {
         backend_page_copy(base->lane, &(struct op_page_copy){
             .store = &target->store, .src = copies[i].src, .dst = copies[i].dst });
     }
@@ -82,8 +82,10 @@ enum status model_target_create(const struct model_target_options *options, stru
                                     .n_vocab = config->n_vocab };
     target->model = options->model;
     target->backend = lane_backend(options->lane);
-    target->store = store_shape(config, options);
-    TRY_GOTO(kv_store_init(target->backend, &target->store), out_target);
+    target->store = store_shape(config, model_n_kv_heads(options->model), options);
+    if (target->store.n_kv_heads > 0) {
+        TRY_GOTO(kv_store_init(target->backend, &target->store), out_target);
+    }
     TRY_GOTO(pass_buffers_create(options->model, options->cap_rows, options->cap_logits,
                                  &target->buffers), out_store);
     *out = &target->base;

@@ -10,9 +10,11 @@ static enum status take_kv(struct model_rig *rig, const struct model_rig_options
     rig->pages_per_seq = (options->context + page_slots - 1) / page_slots;
     const int32_t n_pages = rig->pages_per_seq * rig->n_seqs;
     rig->store = (struct kv_store){ .type = options->kv, .n_layers = config->n_layers,
-                                    .n_kv_heads = config->n_kv_heads, .head_dim = config->head_dim,
+                                    .n_kv_heads = model_n_kv_heads(rig->model), .head_dim = config->head_dim,
                                     .page_slots = page_slots, .n_pages = n_pages };
-    TRY(kv_store_init(rig->backend, &rig->store));
+    if (rig->store.n_kv_heads > 0) {
+        TRY(kv_store_init(rig->backend, &rig->store));
+    }
     rig->pages = mem_alloc((size_t)n_pages, sizeof *rig->pages);
     rig->views = mem_alloc((size_t)rig->n_seqs, sizeof *rig->views);
     rig->rows = mem_alloc((size_t)rig->cap_rows * 5, sizeof *rig->rows);
@@ -26,7 +28,7 @@ static enum status take_kv(struct model_rig *rig, const struct model_rig_options
         }
         rig->views[s] = (struct kv_view){ .pages = pages, .n_pages = rig->pages_per_seq };
     }
-    for (int32_t i = 0; i < n_pages; i++) {
+    for (int32_t i = 0; i < n_pages && rig->store.k; i++) {
         kv_store_poison(&rig->store, (uint32_t)i, 0, page_slots);
     }
     return STATUS_OK;
@@ -38,7 +40,7 @@ enum status model_rig_open(struct model_rig *rig, const struct model_rig_options
                                .cap_rows = options->cap_rows, .source = options->source };
     const struct lane_options lane = { .n_workers = options->threads > 0 ? options->threads : 1,
                                        .caller_is_worker = true };
-    const struct model_load_options load = { .context = options->context };
+    const struct model_load_options load = { .context = options->context, .comm = options->comm };
     TRY(backend_create("cpu", options->isa, &rig->backend));
     TRY(lane_create(rig->backend, &lane, &rig->lane));
     if (!rig->source) {

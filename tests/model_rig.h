@@ -15,6 +15,7 @@ struct model_rig_options {
     int32_t context;           /* positions a sequence can have */
     int32_t n_seqs;            /* 0 = 1 */
     int32_t cap_rows;          /* of a pass */
+    struct comm *comm;         /* the rig is one of several ranks, which make the same calls; NULL: alone */
 };
 struct model_rig {
     struct backend *backend;

@@ -232,6 +232,49 @@ static void test_rows_and_workers(void **unused)
     }
 }
 
+enum { GROUP_OUTPUTS = 40, GROUP_SEGMENTS = 73, GROUP_ROWS = 11 }; /* up to ten segments a group */
+
+/* Sums of groups, folded in their order, are the totals; every instruction set has the same sums. */
+static void check_group_sums(const char *isa, enum tensor_type type, const float *want, float *sums)
+{
+    struct bench b;
+    struct linear_groups groups = { .n = SUM_GROUPS };
+    const size_t n = (size_t)GROUP_OUTPUTS * GROUP_ROWS;
+    float total[GROUP_OUTPUTS * GROUP_ROWS], folded[GROUP_OUTPUTS * GROUP_ROWS] = { 0 };
+    for (int32_t g = 0; g <= SUM_GROUPS; g++) {
+        groups.begin[g] = g * GROUP_SEGMENTS / SUM_GROUPS;
+    }
+    bench_init(&b, isa, 2, type, GROUP_OUTPUTS, GROUP_SEGMENTS * SEGMENT_ELEMS);
+    run(&b, 0, GROUP_ROWS, NULL, NULL, total);
+    backend_linear(b.lane, &(struct op_linear){ .part = { { .weight = &b.weight, .out = sums } }, .n_parts = 1,
+                                                .x = &b.act, .n_rows = GROUP_ROWS, .groups = &groups });
+    backend_fold(b.lane, &(struct op_fold){ .sums = sums, .x = folded, .n_groups = SUM_GROUPS,
+                                            .n_rows = GROUP_ROWS, .n_cols = GROUP_OUTPUTS });
+    lane_wait(b.lane, lane_submit(b.lane, NULL, NULL, 0, 0));
+    assert_memory_equal(folded, total, sizeof total);
+    if (want != NULL && memcmp(sums, want, SUM_GROUPS * n * sizeof *sums) != 0) {
+        fail_msg("%s: %s: other group sums than the definition", isa, tensor_type_info((uint32_t)type)->name);
+    }
+    bench_deinit(&b);
+}
+
+static void test_group_sums(void **unused)
+{
+    (void)unused;
+    const size_t n = (size_t)SUM_GROUPS * GROUP_OUTPUTS * GROUP_ROWS;
+    float *want = mem_alloc(n, sizeof *want), *got = mem_alloc(n, sizeof *got);
+    for (int t = 0; t < N_TYPES; t++) {
+        check_group_sums("scalar", types[t], NULL, want);
+        for (int v = 0; v < 2; v++) {
+            if (has_isa(v == 0 ? "avx2" : "avx512")) {
+                check_group_sums(v == 0 ? "avx2" : "avx512", types[t], want, got);
+            }
+        }
+    }
+    mem_free(want);
+    mem_free(got);
+}
+
 static void test_bias_and_add(void **unused)
 {
     (void)unused;
@@ -359,6 +402,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_isa_parity),       cmocka_unit_test(test_rows_and_workers),
         cmocka_unit_test(test_bias_and_add),     cmocka_unit_test(test_repack_round_trip),
+        cmocka_unit_test(test_group_sums),
         cmocka_unit_test(test_definition),       cmocka_unit_test(test_planted_split_is_seen),
         cmocka_unit_test(test_impossible_shapes),
     };

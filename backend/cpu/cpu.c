@@ -179,6 +179,7 @@ static const struct backend_ops ops = {
     .embed = cpu_embed, .norm = cpu_norm, .quantize = cpu_quantize, .linear = cpu_linear,
     .rope_store = cpu_rope_store, .attention = cpu_attention, .swiglu = cpu_swiglu,
     .page_copy = cpu_page_copy, .tap = cpu_tap,
+    .exchange = cpu_exchange, .fold = cpu_fold, .columns = cpu_columns, .pick = cpu_pick,
     .route = cpu_route, .gather = cpu_gather, .expert_linear = cpu_expert_linear,
     .expert_swiglu = cpu_expert_swiglu, .combine = cpu_combine,
 };

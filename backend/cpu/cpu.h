@@ -14,6 +14,7 @@ struct linear_job {
     enum tensor_type type;
     const unsigned char *tile; /* the tile's first byte */
     int32_t n_in, n_valid;     /* n_valid: outputs that exist, 1..32 */
+    int32_t first_segment, end_segment; /* one group's alone, to give its sum; end 0: all, to give totals */
     int32_t first_row, n_rows; /* first_row a multiple of 8; n_rows <= LINEAR_MAX_ROWS */
     int32_t act_rows;          /* rows in x: decides the shape of its last panel */
     const struct act *x;

@@ -60,13 +60,27 @@ void tile_block_put(const struct quant_layout *layout, const struct quant_block 
 void tile_block_get(const struct quant_layout *layout, const unsigned char *segment, int32_t b,
                     int32_t lane, struct quant_block *to);
 
-/* Walks segments in order and tells where groups end. Usage: for each s, linear_group_ends(&g, s, n). */
-static inline int linear_group_ends(int32_t *group, int32_t segment, int32_t n_segments)
+/* Walks a job's segments in order and tells where groups end:
+ * for (s = job->first_segment; s < n; s++) linear_group_ends(job, &group, s, n), n = linear_end_segment(job). */
+static inline int32_t linear_end_segment(const struct linear_job *job)
 {
+    return job->end_segment > 0 ? job->end_segment : (job->n_in + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS;
+}
+static inline int linear_group_ends(const struct linear_job *job, int32_t *group, int32_t segment,
+                                    int32_t n_segments)
+{
+    if (job->end_segment > 0) {
+        return segment + 1 == job->end_segment;
+    }
     while (tile_group_begin(*group + 1, n_segments) <= segment) {
         ++*group;
     }
     return tile_group_begin(*group + 1, n_segments) == segment + 1;
+}
+/* A quantised job's first segment. */
+static inline const unsigned char *linear_first_segment(const struct linear_job *job)
+{
+    return job->tile + (size_t)job->first_segment * weight_tile_bytes(job->type, SEGMENT_ELEMS);
 }
 
 #endif

@@ -104,11 +104,11 @@ static void segment_panels(const struct linear_job *job, const unsigned char *se
 static void run_segments(const struct linear_job *job, struct row_sums *sums)
 {
     const struct quant_layout layout = quant_layout(job->type);
-    const int32_t n_segments = (job->n_in + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS;
-    const unsigned char *segment = job->tile;
+    const int32_t n_segments = linear_end_segment(job);
+    const unsigned char *segment = linear_first_segment(job);
     int32_t group = 0;
     __m256 acc[LINEAR_MAX_ROWS][QUARTERS];
-    for (int32_t s = 0; s < n_segments; s++) {
+    for (int32_t s = job->first_segment; s < n_segments; s++) {
         if (layout.elems > 0) {
             const int32_t left = job->n_in / QUANT_BLOCK - s * SEGMENT_BLOCKS;
             const int32_t here = left < SEGMENT_BLOCKS ? left : SEGMENT_BLOCKS;
@@ -117,7 +117,7 @@ static void run_segments(const struct linear_job *job, struct row_sums *sums)
         } else {
             segment_float(job, s, acc);
         }
-        const int ends = linear_group_ends(&group, s, n_segments);
+        const int ends = linear_group_ends(job, &group, s, n_segments);
         for (int32_t r = 0; r < job->n_rows; r++) {
             for (int q = 0; q < QUARTERS; q++) {
                 sums->group[r][q] = _mm256_add_ps(sums->group[r][q], acc[r][q]);

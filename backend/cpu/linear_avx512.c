@@ -143,15 +143,15 @@ static void run_quantised(const struct linear_job *job, struct row_sums *sums)
 {
     const struct quant_layout layout = quant_layout(job->type);
     const int32_t n_blocks = job->n_in / QUANT_BLOCK;
-    const int32_t n_segments = (n_blocks + SEGMENT_BLOCKS - 1) / SEGMENT_BLOCKS;
-    const unsigned char *segment = job->tile;
+    const int32_t n_segments = linear_end_segment(job);
+    const unsigned char *segment = linear_first_segment(job);
     struct place place = { .sums = sums, .begins = 1 };
     int32_t group = 0;
-    for (int32_t s = 0; s < n_segments; s++) {
+    for (int32_t s = job->first_segment; s < n_segments; s++) {
         const int32_t first = s * SEGMENT_BLOCKS, left = n_blocks - first;
         const int32_t here = left < SEGMENT_BLOCKS ? left : SEGMENT_BLOCKS;
         const size_t bytes = (size_t)(tile_header_bytes(&layout) + here * tile_block_bytes(&layout));
-        place.ends = linear_group_ends(&group, s, n_segments);
+        place.ends = linear_group_ends(job, &group, s, n_segments);
         for (place.row = 0; place.row < job->n_rows; place.row += PANEL_ROWS) {
             panel_segment(job, &place, segment, bytes, first, here);
         }
@@ -163,13 +163,13 @@ static void run_quantised(const struct linear_job *job, struct row_sums *sums)
 static void run_float(const struct linear_job *job, struct row_sums *sums)
 {
     const size_t n_in = (size_t)job->n_in;
-    const int32_t n_segments = (job->n_in + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS;
+    const int32_t n_segments = linear_end_segment(job);
     struct place place = { .sums = sums, .begins = 1 };
     int32_t group = 0;
-    for (int32_t s = 0; s < n_segments; s++) {
+    for (int32_t s = job->first_segment; s < n_segments; s++) {
         const size_t begin = (size_t)s * SEGMENT_ELEMS;
         const size_t len = n_in - begin < SEGMENT_ELEMS ? n_in - begin : SEGMENT_ELEMS;
-        place.ends = linear_group_ends(&group, s, n_segments);
+        place.ends = linear_group_ends(job, &group, s, n_segments);
         place.row = 0;
         for (int32_t m; place.row < job->n_rows; place.row += m) {
             const int32_t left = job->n_rows - place.row;

@@ -118,13 +118,13 @@ static float segment_quantised(const struct linear_job *job, const struct column
 /* All rows of one output. */
 static void lane_totals(const struct linear_job *job, int32_t lane, float *total)
 {
-    const int32_t n_segments = (job->n_in + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS;
+    const int32_t n_segments = linear_end_segment(job);
     float group_sum[LINEAR_MAX_ROWS] = { 0 };
     struct column column;
     int32_t group = 0;
-    for (int32_t s = 0; s < n_segments; s++) {
+    for (int32_t s = job->first_segment; s < n_segments; s++) {
         column_load(job, lane, s, &column);
-        const int ends = linear_group_ends(&group, s, n_segments);
+        const int ends = linear_group_ends(job, &group, s, n_segments);
         for (int32_t i = 0; i < job->n_rows; i++) {
             const int32_t row = job->first_row + i;
             const float *x = job->x->f32 + (size_t)row * (size_t)job->n_in + s * SEGMENT_ELEMS;

@@ -24,7 +24,7 @@ enum status cpu_matrix_fill(struct backend *backend, const struct weight *weight
 enum status cpu_matrix_gather(struct backend *backend, const struct weight *from, const int32_t *rows,
                               const struct weight *to);
 
-/* ---- ops.c, ops_linear.c, ops_moe.c ---- */
+/* ---- ops.c, ops_linear.c, ops_ranks.c, ops_moe.c ---- */
 void cpu_embed(struct lane *lane, const struct op_embed *op);
 void cpu_norm(struct lane *lane, const struct op_norm *op);
 void cpu_quantize(struct lane *lane, const struct op_quantize *op);
@@ -34,6 +34,10 @@ void cpu_attention(struct lane *lane, const struct op_attention *op);
 void cpu_swiglu(struct lane *lane, const struct op_swiglu *op);
 void cpu_page_copy(struct lane *lane, const struct op_page_copy *op);
 void cpu_tap(struct lane *lane, const struct op_tap *op);
+void cpu_exchange(struct lane *lane, const struct op_exchange *op);
+void cpu_fold(struct lane *lane, const struct op_fold *op);
+void cpu_columns(struct lane *lane, const struct op_columns *op);
+void cpu_pick(struct lane *lane, const struct op_pick *op);
 void cpu_route(struct lane *lane, const struct op_route *op);
 void cpu_gather(struct lane *lane, const struct op_gather *op);
 void cpu_expert_linear(struct lane *lane, const struct op_expert_linear *op);

@@ -1,5 +1,5 @@
 /* ops: operations cut into chunks of whole outputs, and the direct calls. (Linear: ops_linear.c;
- * experts: ops_moe.c.)
+ * experts: ops_moe.c; ranks: ops_ranks.c.)
  */
 #include <string.h>
 
@@ -231,13 +231,24 @@ static void check_view(const struct kv_view *view, int32_t page_slots, int32_t l
     ASSERT((n_in_pages + page_slots - 1) / page_slots <= view->n_pages);
 }
 
+static int32_t heads_per_kv(const struct op_attention *op)
+{
+    return op->n_group > 0 ? op->n_group : op->n_heads / op->store->n_kv_heads;
+}
+
 static void attend(const struct attention_args *args, int32_t row, int32_t kv_head,
                    const struct attend_scratch *scratch)
 {
     const struct op_attention *op = &args->op;
-    const int32_t head_dim = op->store->head_dim, n_group = op->n_heads / op->store->n_kv_heads;
-    const int64_t at = ((int64_t)row * op->n_heads + kv_head * n_group) * head_dim;
+    const int32_t head_dim = op->store->head_dim, per_kv = heads_per_kv(op);
+    const int32_t begin = kv_head * per_kv - op->head_skip, first_head = begin > 0 ? begin : 0;
+    const int32_t end = begin + per_kv < op->n_heads ? begin + per_kv : op->n_heads;
+    const int32_t n_group = end - first_head;
+    const int64_t at = ((int64_t)row * op->n_heads + first_head) * head_dim;
     const int32_t last = op->position[row];
+    if (n_group <= 0) {
+        return;
+    }
     if (last < 0) {
         memset(op->out + at, 0, (size_t)n_group * (size_t)head_dim * sizeof(float));
         return;
@@ -262,7 +273,7 @@ static void attention_chunk(const void *arguments, uint32_t chunk, struct lane_w
     const struct attention_args *args = arguments;
     const struct op_attention *op = &args->op;
     const size_t floats =
-        attention_scratch_floats(op->n_heads / op->store->n_kv_heads, op->store->head_dim);
+        attention_scratch_floats(heads_per_kv(op), op->store->head_dim);
     const size_t path_bytes = attention_path_bytes(op->store);
     unsigned char *bytes = scratch_of(worker, path_bytes + floats * sizeof(float));
     const struct attend_scratch scratch = { bytes, (float *)(void *)(bytes + path_bytes) };
@@ -277,7 +288,8 @@ void cpu_attention(struct lane *lane, const struct op_attention *op)
     struct attention_args args = {
         units_make(lane, (int64_t)op->n_rows * op->store->n_kv_heads, ATTENTION_CHUNKS_PER_WORKER), *op
     };
-    ASSERT(op->n_heads % op->store->n_kv_heads == 0);
+    ASSERT(op->n_group > 0 || op->n_heads % op->store->n_kv_heads == 0);
+    ASSERT(op->n_heads + op->head_skip <= heads_per_kv(op) * op->store->n_kv_heads);
     OPS_SUBMIT(lane, attention_chunk, args);
 }
 

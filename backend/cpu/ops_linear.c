@@ -27,6 +27,22 @@ static int32_t tiles_of(const struct weight *weight)
     return (weight->n_out + TILE_OUTPUTS - 1) / TILE_OUTPUTS;
 }
 
+/* The job as it is, or each group's sum to an output of its own. */
+static void run_job(const struct linear_args *args, struct linear_job *job)
+{
+    const struct linear_groups *groups = args->op.groups;
+    if (!groups) {
+        args->backend->kernels->linear_tile(job);
+        return;
+    }
+    for (int32_t i = 0; i < groups->n; i++) {
+        job->first_segment = groups->begin[i];
+        job->end_segment = groups->begin[i + 1];
+        args->backend->kernels->linear_tile(job);
+        job->out += (size_t)args->op.n_rows * job->out_stride;
+    }
+}
+
 /* Rows [first, first + n) of one tile of one part. */
 static void run_tile(const struct linear_args *args, int32_t tile, int32_t first_row, int32_t n_rows)
 {
@@ -39,7 +55,7 @@ static void run_tile(const struct linear_args *args, int32_t tile, int32_t first
     const size_t stride = (size_t)weight->n_out, first_out = (size_t)tile * TILE_OUTPUTS;
     const size_t at = (size_t)first_row * stride + first_out;
     const int32_t left = weight->n_out - (int32_t)first_out;
-    const struct linear_job job = {
+    struct linear_job job = {
         .type = weight->type,
         .tile = weight->data + (size_t)tile * weight_tile_bytes(weight->type, weight->n_in),
         .n_in = weight->n_in, .n_valid = left < TILE_OUTPUTS ? left : TILE_OUTPUTS,
@@ -47,7 +63,7 @@ static void run_tile(const struct linear_args *args, int32_t tile, int32_t first
         .out = op->part[p].out + at, .add = op->part[p].add ? op->part[p].add + at : NULL,
         .bias = op->part[p].bias ? op->part[p].bias + first_out : NULL, .out_stride = stride,
     };
-    args->backend->kernels->linear_tile(&job);
+    run_job(args, &job);
 }
 
 /* All rows of one unit: those whose activations stay in cache at a time, over tiles that do too. */
@@ -111,6 +127,7 @@ void cpu_linear(struct lane *lane, const struct op_linear *op)
     ASSERT(op->n_parts >= 1 && op->n_parts <= LINEAR_PARTS);
     for (int32_t p = 0; p < op->n_parts; p++) {
         ASSERT(op->part[p].weight->n_in == op->x->n_cols);
+        ASSERT(!op->groups || (!op->part[p].add && !op->part[p].bias));
         args.n_tiles += tiles_of(op->part[p].weight);
         bytes += (size_t)tiles_of(op->part[p].weight) *
                  weight_tile_bytes(op->part[p].weight->type, op->part[p].weight->n_in);

@@ -1,0 +1,126 @@
+/* comm: what every kind of group does the same way, and which kind a process is in.
+ *
+ * The launcher's environment is read through base/conf.h. A batch system sets sizes for the shell it
+ * gives too, so only what it sets for a started step counts.
+ */
+#include "backend/comm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/conf.h"
+
+void comm_close(struct comm *comm)
+{
+    if (comm) {
+        comm->kind->close(comm);
+    }
+}
+
+void comm_barrier(struct comm *comm)
+{
+    static const int32_t none[COMM_MAX_RANKS + 1];
+    float nothing = 0;
+    comm_gather(comm, &(struct comm_parts){ .own = &nothing, .all = &nothing, .first = none,
+                                            .unit_floats = 1, .root = COMM_ALL });
+}
+
+/* ---- agreement ---- */
+
+struct verdict { int32_t status; char sentence[508]; };
+enum { VERDICT_FLOATS = sizeof(struct verdict) / sizeof(float) };
+
+enum status comm_agree(struct comm *comm, enum status status)
+{
+    struct verdict own = { .status = (int32_t)status }, all[COMM_MAX_RANKS];
+    int32_t first[COMM_MAX_RANKS + 1];
+    if (comm->size == 1) {
+        return status;
+    }
+    snprintf(own.sentence, sizeof own.sentence, "%s", status == STATUS_OK ? "" : status_message());
+    for (int32_t r = 0; r <= comm->size; r++) {
+        first[r] = r;
+    }
+    float sent[VERDICT_FLOATS], received[COMM_MAX_RANKS * VERDICT_FLOATS];
+    memcpy(sent, &own, sizeof own);
+    comm_gather(comm, &(struct comm_parts){ .own = sent, .all = received, .first = first,
+                                            .unit_floats = VERDICT_FLOATS, .root = COMM_ALL });
+    memcpy(all, received, (size_t)comm->size * sizeof *all);
+    for (int32_t r = 0; r < comm->size; r++) {
+        if (all[r].status != STATUS_OK) {
+            all[r].sentence[sizeof all[r].sentence - 1] = '\0';
+            const enum status failed = (enum status)all[r].status;
+            return r > 0 ? status_fail(failed, "rank %d: %s", r, all[r].sentence)
+                         : status_fail(failed, "%s", all[r].sentence);
+        }
+    }
+    return STATUS_OK;
+}
+
+/* ---- the launcher ---- */
+
+struct launcher { const char *size_variable, *name; };
+static const struct launcher LAUNCHERS[] = {
+    { "OMPI_COMM_WORLD_SIZE", "mpirun" },
+    { "PMI_SIZE", "mpiexec" },
+    { "SLURM_STEP_NUM_TASKS", "srun" },
+};
+enum { N_LAUNCHERS = sizeof LAUNCHERS / sizeof LAUNCHERS[0], MAX_NUMBER = 1 << 20 };
+
+/* A whole number in the environment; -1 when it is not there or is none. */
+static long environment_number(const char *name)
+{
+    const char *text = conf_environment(name);
+    char *end;
+    if (!text || text[0] < '0' || text[0] > '9') {
+        return -1;
+    }
+    const long value = strtol(text, &end, 10);
+    return *end == '\0' && value <= MAX_NUMBER ? value : -1;
+}
+
+static enum status check_size(int32_t size)
+{
+    if (size != 1 && size != 2 && size != 4 && size != 8) {
+        return status_fail(STATUS_UNSUPPORTED, "a model is spread over 1, 2, 4 or 8 ranks, found %d", size);
+    }
+    return STATUS_OK;
+}
+
+static enum status join_mpi(const struct launcher *launcher, long size, struct comm **out)
+{
+    struct comm *comm;
+    const enum status status = comm_mpi_open(&comm);
+    if (status == STATUS_UNSUPPORTED) {
+        char why[256];
+        snprintf(why, sizeof why, "%s", status_message());
+        return status_fail(status, "%s started %ld of these, but %s", launcher->name, size, why);
+    }
+    TRY(status);
+    const enum status checked = check_size(comm->size); /* the same on every rank */
+    if (checked != STATUS_OK) {
+        comm_close(comm);
+        return checked;
+    }
+    *out = comm;
+    return STATUS_OK;
+}
+
+enum status comm_join(struct comm **out)
+{
+    *out = NULL;
+    for (int i = 0; i < N_LAUNCHERS; i++) {
+        const long size = environment_number(LAUNCHERS[i].size_variable);
+        if (size > 1) {
+            return join_mpi(&LAUNCHERS[i], size, out);
+        }
+    }
+    if (environment_number("WORLD_SIZE") > 1 && environment_number("RANK") >= 0 &&
+        conf_environment("MASTER_ADDR")) {
+        return status_fail(STATUS_UNSUPPORTED, "WORLD_SIZE asks for %ld ranks over NCCL, which are ranks of "
+                           "devices; on CPUs start them with mpirun and a build with MPI=1",
+                           environment_number("WORLD_SIZE"));
+    }
+    return comm_single_open(out);
+}

@@ -1,0 +1,70 @@
+/* comm: the ranks of a group, processes that compute one model together. Part of the door backend.h.
+ *
+ * A kind is one file behind a table: single (a group of one), mpi (processes started by mpirun or srun;
+ * comm_mpi.c, with MPI=1), nccl (devices; comm_nccl.c, with NCCL=1 CUDA=1). All ranks make the same calls
+ * in the same order, one at a time; which thread of a rank makes them does not matter. A call returns
+ * when this rank's part is done. A group that breaks while it works cannot go on: the process ends with
+ * one sentence, and the launcher ends the others. Nothing here adds numbers up: sums are made by every
+ * rank, in the canonical order, from what all contributed.
+ */
+#ifndef BACKEND_COMM_H
+#define BACKEND_COMM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/base.h"
+
+enum { COMM_MAX_RANKS = 8, COMM_ALL = -1 };
+
+/* What ranks contribute to one array: rank r the floats from unit_floats * first[r] up to unit_floats *
+ * first[r + 1], maybe none. */
+struct comm_parts {
+    const float *own;     /* this rank's; may lie at its place in `all` */
+    float *all;           /* where the whole goes; not read on ranks that do not receive */
+    const int32_t *first; /* [size + 1], from 0, ascending */
+    size_t unit_floats;
+    int32_t root;         /* who receives: one rank, or COMM_ALL */
+};
+
+struct comm;
+struct comm_kind {
+    const char *name;
+    void (*gather)(struct comm *comm, const struct comm_parts *parts);
+    void (*broadcast)(struct comm *comm, void *bytes, size_t n_bytes); /* rank 0's; may wait idle for long */
+    void (*close)(struct comm *comm); /* all ranks; frees */
+    void (*abort)(struct comm *comm); /* this rank is about to fail: ends the others too */
+};
+struct comm {
+    const struct comm_kind *kind;
+    int32_t rank, size;
+    int32_t local_rank, local_size; /* among the ranks on this machine */
+};
+
+static inline void comm_gather(struct comm *comm, const struct comm_parts *parts)
+{
+    comm->kind->gather(comm, parts);
+}
+static inline void comm_broadcast(struct comm *comm, void *bytes, size_t n_bytes)
+{
+    comm->kind->broadcast(comm, bytes, n_bytes);
+}
+/* Returns when all ranks have come here. */
+void comm_barrier(struct comm *comm);
+/* All ranks tell how they fared; STATUS_OK when all did well, else the failure of the lowest rank that
+ * failed, on every rank, with its sentence. `status` is this rank's, its sentence the thread's last. */
+enum status comm_agree(struct comm *comm, enum status status);
+void comm_close(struct comm *comm); /* NULL is fine */
+
+/* The group this process was started in, by what its launcher left in the environment: a group of one
+ * without a launcher. STATUS_UNSUPPORTED with a sentence when it was started in a group that this build
+ * cannot join, or cannot use. */
+enum status comm_join(struct comm **out);
+enum status comm_single_open(struct comm **out);
+enum status comm_mpi_open(struct comm **out);  /* comm_mpi.c, or comm_mpi_none.c which refuses */
+/* Device ranks: `all`, `own` are device memory; what was submitted to the device's default stream before
+ * a call has happened when it takes place. comm_nccl.c, or comm_nccl_none.c which refuses. */
+struct comm_nccl_place { int32_t rank, size; const char *address; int32_t port; /* of rank 0 */ };
+enum status comm_nccl_open(const struct comm_nccl_place *place, struct comm **out);
+
+#endif
