@@ -84,7 +84,7 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "idle cores of one device help the other, where they have cores of their own", GENERATES},
     [OPT_AHEAD] = {"ahead", 0, CONF_CHOICE, 0, 0, "auto", "auto|on|off", NULL, "WHEN",
         "draft the next tokens while the last are verified, for the outcomes that are likely (SSD); auto: "
-        "where --draft-device gives the draft cores of its own", GENERATES},
+        "while that is faster than drafting and verifying in turn", GENERATES},
     [OPT_AHEAD_BUDGET] = {"ahead-budget", 0, CONF_INT, 1, 64, NULL, NULL, NULL, "N",
         "outcomes of a round that are prepared for (default: chosen from measured times)", GENERATES},
     [OPT_FANOUT] = {"fanout", 0, CONF_TEXT, 0, 0, "learned", NULL, NULL, "WAY",

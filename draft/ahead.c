@@ -4,6 +4,8 @@
 
 #include "draft/ahead_private.h"
 
+static const double FALLBACK_NEWS = 1.0 / 8.0; /* share of the newest step in what fallbacks take */
+
 /* ---- looking up ---- */
 static const struct ahead_table *table_of(const struct ahead *ahead, const struct draft_ask *ask,
                                           struct ahead_outcome *outcome)
@@ -63,12 +65,60 @@ static void settle_prepared(struct ahead *ahead)
     }
 }
 
+/* The step since the last propose, where it was one of the same sequences that did nothing but decode. */
+static void judge_step(struct ahead *ahead, const struct draft_ask *asks, int32_t n_asks)
+{
+    const int64_t now_ns = clock_now_ns();
+    int64_t n_tokens = 0;
+    for (int32_t i = 0; i < n_asks; i++) {
+        n_tokens += asks[i].n_tokens;
+    }
+    const int64_t n_new = n_tokens - ahead->last_n_tokens;
+    if (n_asks == ahead->last_n_asks && n_new > 0 && n_new <= (int64_t)n_asks * (DRAFT_MAX_NODES + 1)) {
+        const double seconds = (double)(now_ns - ahead->last_propose_ns) * 1e-9;
+        if (ahead->last_fallback != AHEAD_FALLBACK_AUTO) {
+            ahead_fallback_judge(ahead, n_new, seconds);
+        }
+        if (ahead->options.when == AHEAD_WHEN_FASTER) {
+            ahead_mode_observe(&ahead->modes, n_new, seconds);
+        }
+    }
+    ahead->last_fallback = AHEAD_FALLBACK_AUTO;
+    ahead->last_propose_ns = now_ns;
+    ahead->last_n_tokens = n_tokens;
+    ahead->last_n_asks = n_asks;
+}
+
+/* Drafting and verifying in turn. */
+static void propose_in_turn(struct ahead *ahead, struct draft_ask *asks, int32_t n_asks)
+{
+    ahead->report.turns++;
+    for (int32_t i = 0; i < n_asks; i++) {
+        ahead->was_miss[asks[i].place] = true;
+    }
+    ahead_fallback_run(ahead, AHEAD_FALLBACK_DRAFT, asks, n_asks);
+}
+
+static void note_fallback(struct ahead *ahead, int32_t n_missed, int64_t ns)
+{
+    int32_t n_proposed = 0;
+    for (int32_t i = 0; i < n_missed; i++) {
+        n_proposed += ahead->missed[i].proposal.n;
+    }
+    ahead->k_fallback += FALLBACK_NEWS * ((double)n_proposed / n_missed - ahead->k_fallback);
+    ahead->fallback_seconds += FALLBACK_NEWS * ((double)ns * 1e-9 - ahead->fallback_seconds);
+}
+
 static void propose(struct draft *base, struct draft_ask *asks, int32_t n_asks)
 {
     struct ahead *ahead = (struct ahead *)base;
     int32_t n_missed = 0;
-    ahead_fallback_judge(ahead, asks, n_asks);
+    judge_step(ahead, asks, n_asks);
     settle_prepared(ahead);
+    if (ahead->modes.takes_turns) {
+        propose_in_turn(ahead, asks, n_asks);
+        return;
+    }
     for (int32_t i = 0; i < n_asks; i++) {
         asks[i].proposal.n = 0;
         ahead->was_miss[asks[i].place] = false;
@@ -80,7 +130,9 @@ static void propose(struct draft *base, struct draft_ask *asks, int32_t n_asks)
     }
     if (n_missed > 0) {
         ahead->last_fallback = ahead_fallback_choose(ahead, ahead->missed, n_missed);
+        const int64_t begin_ns = clock_now_ns();
         ahead_fallback_run(ahead, ahead->last_fallback, ahead->missed, n_missed);
+        note_fallback(ahead, n_missed, clock_now_ns() - begin_ns);
         for (int32_t i = 0; i < n_missed; i++) {
             asks[ahead->missed_idx[i]].proposal = ahead->missed[i].proposal;
         }
@@ -144,23 +196,30 @@ static void begin(struct draft *base, const struct draft_ask *asks, int32_t n_as
 {
     struct ahead *ahead = (struct ahead *)base;
     int32_t n_wanted = 0;
-    for (int32_t i = 0; i < n_asks; i++) {
+    for (int32_t i = 0; i < n_asks && !ahead->modes.takes_turns; i++) {
         n_wanted += is_wanted(ahead, &asks[i]);
     }
     count_hidden(ahead);
     ahead->begin_ns = clock_now_ns();
+    ahead->begin_rows = 0;
+    for (int32_t i = 0; i < n_asks; i++) {
+        ahead->begin_rows += 1 + asks[i].proposal.n;
+    }
     ahead->prepared = NULL;
     struct ahead_job *job = n_wanted > 0 ? ahead_job_next(ahead, AHEAD_JOB_ROUNDS) : NULL;
     if (job == NULL) {
         return; /* nothing is wanted, or the draft is a round behind already */
     }
-    ahead->never_stops_early = ahead->options.never_stops_early;
+    ahead->never_stops_early = ahead->options.grower.never_stops_early;
     for (int32_t i = 0; i < n_asks; i++) {
         if (is_wanted(ahead, &asks[i])) {
             add_round(ahead, job, &asks[i]);
         }
     }
     job->verify_ns = ahead->verify_ns;
+    job->verify_rows = ahead->verify_rows;
+    job->k_fallback = (int32_t)(ahead->k_fallback + 0.5);
+    job->fallback_seconds = ahead->fallback_seconds;
     ahead->prepared = job;
     ahead_job_post(ahead, job);
 }
@@ -168,8 +227,8 @@ static void begin(struct draft *base, const struct draft_ask *asks, int32_t n_as
 static void known(struct draft *base)
 {
     struct ahead *ahead = (struct ahead *)base;
-    const int64_t ns = clock_now_ns() - ahead->begin_ns;
-    ahead->verify_ns = ahead->verify_ns > 0 ? ahead->verify_ns + (ns - ahead->verify_ns) / 8 : ns;
+    ahead->verify_ns = ahead->prepared != NULL ? clock_now_ns() - ahead->begin_ns : 0;
+    ahead->verify_rows = ahead->begin_rows;
     if (ahead->prepared != NULL && !ahead->never_stops_early) {
         atomic_store(&ahead->prepared->stop, 1);
     }

@@ -24,7 +24,7 @@
 #include <stdatomic.h>
 
 #include "draft/draft.h"
-#include "draft/fanout.h"
+#include "draft/gain.h"
 
 /* ---- what the halves tell each other ---- */
 /* One sequence whose proposal is about to be verified. */
@@ -80,8 +80,9 @@ int32_t ahead_branch_n(const struct ahead_table *table, const struct ahead_branc
 struct grower_options {
     struct draft_model_options model; /* lane: its own; scratch_slots and the pages for it are the grower's
                                        * matter; n_pages: without them */
-    struct fanout_options fanout;
+    struct fanout_options fanout; /* budget 0: chosen from measured times, at most max_budget */
     int32_t max_budget;         /* branches of a sequence, 1..FANOUT_MAX_BUDGET */
+    bool never_stops_early;     /* rounds are grown to their end: what the choice must reckon with */
 };
 struct grower;
 /* All memory is taken here. STATUS_INVALID, STATUS_NO_MEMORY. */
@@ -94,7 +95,10 @@ struct grower_call {
     int32_t n_rounds;           /* at most max_batch, each of another place */
     struct ahead_table *tables; /* [n_rounds] filled, in the rounds' order */
     atomic_int *stop;           /* once set, nothing more is begun: what has been grown by then stands */
-    int64_t verify_ns;          /* how long the outcome is expected to take; 0: not known */
+    int32_t verify_rows;        /* of the pass before this round's, .. */
+    int64_t verify_ns;          /* .. and how long it took, this lane being busy; 0: not known */
+    int32_t k_fallback;         /* tokens that a miss has proposed for it lately, .. */
+    double fallback_seconds;    /* .. and how long the target waits for them */
 };
 /* Glue, fork and grow of several sequences in shared passes. No branches where pages or the context ran
  * out. Blocks. */
@@ -109,7 +113,7 @@ struct grower_report {
     uint64_t rounds, outcomes, branches, steps, rows;
     double glue_seconds, fork_seconds, grow_seconds;
     double acceptance;          /* of proposed tokens lately */
-    int32_t last_budget;
+    struct gain_choice choice;  /* of budget and length, from measured times; budget 0: nothing known yet */
 };
 struct grower_report grower_report(const struct grower *grower);
 /* The model draft behind it (tests). */
@@ -122,12 +126,16 @@ enum ahead_fallback {
     AHEAD_FALLBACK_LOOKUP,      /* n-grams */
     AHEAD_FALLBACK_DRAFT        /* chains, just in time */
 };
+enum ahead_when {
+    AHEAD_ALWAYS,
+    AHEAD_WHEN_FASTER           /* than drafting and verifying in turn, as measured all along */
+};
 struct ahead_options {
     struct grower_options grower;
+    enum ahead_when when;
     struct lane *step_lane;     /* borrowed: its caller, the step thread, lends a hand while it waits for a
                                  * draft; NULL: it sleeps */
     enum ahead_fallback fallback;
-    bool never_stops_early;     /* a round is grown to its end, so that its length is no matter of time */
     int32_t kept_hits;          /* tests: percent of hits that are kept, chosen by a hash of the key; the rest
                                  * become misses */
 };
@@ -137,6 +145,7 @@ uint64_t draft_ahead_bytes(const struct draft *draft);
 
 struct ahead_report {
     uint64_t rounds, hits, misses;      /* of sequences that had been prepared for */
+    uint64_t turns;                     /* steps that drafted and verified in turn */
     uint64_t unprepared;                /* first rounds, and rounds after a preemption */
     uint64_t branches_used, tokens_served, tokens_wanted; /* of hits */
     double hidden_seconds, exposed_seconds; /* of drafting: beside a verify, and waited for */

@@ -43,30 +43,13 @@ enum ahead_fallback ahead_fallback_choose(struct ahead *ahead, const struct draf
     return measured_best(ahead);
 }
 
-static int64_t count_tokens(const struct draft_ask *asks, int32_t n_asks)
+void ahead_fallback_judge(struct ahead *ahead, int64_t n_tokens, double seconds)
 {
-    int64_t n = 0;
-    for (int32_t i = 0; i < n_asks; i++) {
-        n += asks[i].n_tokens;
-    }
-    return n;
-}
-
-void ahead_fallback_judge(struct ahead *ahead, const struct draft_ask *asks, int32_t n_asks)
-{
-    const int64_t now_ns = clock_now_ns(), n_tokens = count_tokens(asks, n_asks);
-    const int64_t n_new = n_tokens - ahead->last_n_tokens;
-    if (ahead->last_fallback != AHEAD_FALLBACK_AUTO && n_new > 0 && n_new <= (int64_t)n_asks * (DRAFT_MAX_NODES + 1)) {
-        struct fallback_record *record = &ahead->fallbacks[ahead->last_fallback];
-        const double seconds = (double)(now_ns - ahead->last_propose_ns) * 1e-9;
-        const double news = record->n_tries < TRIES_AT_FIRST ? 1.0 / (double)(record->n_tries + 1) : NEWS;
-        record->tokens += news * ((double)n_new - record->tokens);
-        record->seconds += news * (seconds - record->seconds);
-        record->n_tries++;
-    }
-    ahead->last_fallback = AHEAD_FALLBACK_AUTO;
-    ahead->last_propose_ns = now_ns;
-    ahead->last_n_tokens = n_tokens;
+    struct fallback_record *record = &ahead->fallbacks[ahead->last_fallback];
+    const double news = record->n_tries < TRIES_AT_FIRST ? 1.0 / (double)(record->n_tries + 1) : NEWS;
+    record->tokens += news * ((double)n_tokens - record->tokens);
+    record->seconds += news * (seconds - record->seconds);
+    record->n_tries++;
 }
 
 /* A lookup or chains: sources of their own. */

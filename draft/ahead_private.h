@@ -30,7 +30,9 @@ struct ahead_job {
     int32_t n_asks;
     struct draft_farewell *farewells; /* [max_batch] sequences that left, to be forgotten first */
     int32_t n_farewells;
-    int64_t verify_ns;             /* expected */
+    int32_t verify_rows, k_fallback; /* see struct grower_call */
+    int64_t verify_ns;
+    double fallback_seconds;
     atomic_int stop, is_done;
     int64_t run_ns;                /* set before is_done */
     struct grower_report grower;   /* likewise */
@@ -38,6 +40,16 @@ struct ahead_job {
 
 /* What a fallback has brought, to be compared with the others'. */
 struct fallback_record { uint64_t n_tries; double tokens, seconds; };
+
+/* Working ahead, or drafting and verifying in turn: what each has brought (ahead_mode.c). */
+struct mode_record { double tokens, seconds; uint32_t n_windows; };
+struct ahead_modes {
+    struct mode_record record[2];  /* [takes_turns] */
+    struct mode_record window;     /* the one under way */
+    bool takes_turns, prefers_turns;
+    int32_t n_steps, n_settling;   /* of the window; steps that do not count yet */
+    int32_t n_since_trial, wait;   /* windows */
+};
 
 struct ahead {
     struct draft base;
@@ -56,10 +68,14 @@ struct ahead {
     struct draft_ask *missed;      /* [max_batch] asks of a fallback */
     int32_t *missed_idx;
     bool *was_miss;                /* [max_batch] by place: its proposal is a fallback's */
-    int64_t begin_ns, verify_ns;   /* of the pass under way; how long passes take, lately */
+    int64_t begin_ns, verify_ns;   /* of the pass under way; how long the last one took, .. */
+    int32_t begin_rows, verify_rows; /* .. with how many rows */
+    double k_fallback, fallback_seconds; /* averages over steps with misses */
     struct fallback_record fallbacks[AHEAD_FALLBACK_DRAFT + 1];
     enum ahead_fallback last_fallback; /* AUTO: the step had no miss */
+    struct ahead_modes modes;
     int64_t last_propose_ns, last_n_tokens;
+    int32_t last_n_asks;
     struct ahead_report report;
     uint64_t bytes;
 };
@@ -73,10 +89,14 @@ void ahead_job_post(struct ahead *ahead, struct ahead_job *job);
 /* Stops what runs and waits for its end; returns the seconds that took. */
 double ahead_job_settle(struct ahead *ahead, struct ahead_job *job, bool stops);
 
+/* ---- ahead_mode.c ---- */
+/* A step of sequences that only decoded: tokens it committed, drafting included. May change takes_turns. */
+void ahead_mode_observe(struct ahead_modes *modes, int64_t n_tokens, double seconds);
+
 /* ---- ahead_fallback.c ---- */
 enum ahead_fallback ahead_fallback_choose(struct ahead *ahead, const struct draft_ask *asks, int32_t n_asks);
-/* A step went by since the fallback was chosen. */
-void ahead_fallback_judge(struct ahead *ahead, const struct draft_ask *asks, int32_t n_asks);
+/* What a step brought whose misses had this fallback. */
+void ahead_fallback_judge(struct ahead *ahead, int64_t n_tokens, double seconds);
 /* Proposals of the asks that missed. */
 void ahead_fallback_run(struct ahead *ahead, enum ahead_fallback fallback, struct draft_ask *asks, int32_t n_asks);
 

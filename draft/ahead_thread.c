@@ -13,7 +13,9 @@ static void run_job(struct ahead *ahead, struct ahead_job *job)
     }
     if (job->kind == AHEAD_JOB_ROUNDS) {
         grower_run(ahead->grower, &(struct grower_call){ .rounds = job->rounds, .n_rounds = job->n_rounds,
-            .tables = job->tables, .stop = &job->stop, .verify_ns = job->verify_ns });
+            .tables = job->tables, .stop = &job->stop, .verify_rows = job->verify_rows,
+            .verify_ns = job->verify_ns, .k_fallback = job->k_fallback,
+            .fallback_seconds = job->fallback_seconds });
     } else if (job->kind == AHEAD_JOB_DRAFT) {
         grower_draft(ahead->grower, &ahead->base.calibration[AHEAD_SOURCE_MODEL], job->asks, job->n_asks);
     }

@@ -97,11 +97,41 @@ static void grow(struct grower *grower, const atomic_int *stop)
         if (n == 0) {
             break;
         }
+        const int64_t step_ns = clock_now_ns();
         choose_step(grower, grower_forward(grower, batch_pass(grower->batch)), n, step);
         publish_step(grower, step);
         timeline_end(TIMELINE_DRAFT, &timeline_grow, span_ns, step, n);
+        gain_times_observe(&grower->grow, n, (double)(clock_now_ns() - step_ns) * 1e-9);
     }
     grower->report.grow_seconds += (double)(clock_now_ns() - begin_ns) * 1e-9;
+}
+
+/* ---- how much ---- */
+enum { CHOOSE_EVERY = 16, CHOOSE_FIRST = 4, DEFAULT_BUDGET = 8 };
+
+/* Budget and length for the calls to come, now that nobody waits. */
+static void choose_size(struct grower *grower, const struct grower_call *call)
+{
+    const int32_t first = grower->report.choice.budget > 0 ? CHOOSE_EVERY : CHOOSE_FIRST;
+    if (++grower->n_since_choice < first || call->n_rounds == 0) {
+        return;
+    }
+    grower->n_since_choice = 0;
+    grower->report.choice = gain_choose(&(struct gain_inputs){
+        .verify = &grower->verify, .glue = &grower->glue, .grow = &grower->grow,
+        .after_hit = &grower->counts[0], .after_miss = &grower->counts[1],
+        .acceptance = (float)grower->report.acceptance, .tail = 1.0f,
+        .k_max = call->rounds[0].k_next, .max_budget = grower->options.max_budget,
+        .fixed_budget = grower->options.fanout.budget, .n_seqs = call->n_rounds, .k_fallback = call->k_fallback,
+        .fallback_seconds = call->fallback_seconds,
+        .end = grower->options.never_stops_early ? GAIN_GROWS_TO_THE_END : GAIN_STOPS_EARLY });
+}
+
+int32_t grower_budget(const struct grower *grower)
+{
+    const int32_t fixed = grower->options.fanout.budget, chosen = grower->report.choice.budget;
+    const int32_t budget = fixed > 0 ? fixed : chosen > 0 ? chosen : DEFAULT_BUDGET;
+    return budget < grower->options.max_budget ? budget : grower->options.max_budget;
 }
 
 /* ---- a call ---- */
@@ -132,6 +162,8 @@ static void glue_and_fork(struct grower *grower, const struct grower_call *call)
         timeline_end(TIMELINE_DRAFT, &timeline_fork, fork_span_ns, grower->n_growing, n_forked);
         grower->report.glue_seconds += (double)(glued_ns - begin_ns) * 1e-9;
         grower->report.fork_seconds += (double)(clock_now_ns() - glued_ns) * 1e-9;
+        gain_times_observe(&grower->glue, batch_pass(grower->batch)->n_rows,
+                           (double)(clock_now_ns() - begin_ns) * 1e-9);
     }
 }
 
@@ -145,6 +177,7 @@ void grower_run(struct grower *grower, const struct grower_call *call)
         grower_learn(grower, &call->rounds[i]);
         grower->report.rounds++;
     }
+    gain_times_observe(&grower->verify, call->verify_rows, (double)call->verify_ns * 1e-9);
     glue_and_fork(grower, call);
     grow(grower, call->stop);
     for (int32_t i = 0; i < grower->n_glued; i++) {
@@ -152,6 +185,7 @@ void grower_run(struct grower *grower, const struct grower_call *call)
             model_draft_leave(grower->model, &grower->glued[i].ask, grower->glued[i].next_position);
         }
     }
+    choose_size(grower, call);
 }
 
 void grower_draft(struct grower *grower, const struct calibration *calibration, struct draft_ask *asks,
@@ -173,9 +207,10 @@ struct draft *grower_model_draft(struct grower *grower) { return grower->base; }
 /* ---- creation ---- */
 static enum status check_options(const struct grower_options *options)
 {
-    if (options->max_budget < 1 || options->max_budget > FANOUT_MAX_BUDGET) {
-        return status_fail(STATUS_INVALID, "expected a budget of 1 to %d outcomes to prepare for, found %d",
-                           FANOUT_MAX_BUDGET, options->max_budget);
+    if (options->max_budget < 1 || options->max_budget > FANOUT_MAX_BUDGET || options->fanout.budget < 0 ||
+        options->fanout.budget > options->max_budget) {
+        return status_fail(STATUS_INVALID, "expected a budget of 1 to %d outcomes to prepare for, found %d of %d",
+                           FANOUT_MAX_BUDGET, options->fanout.budget, options->max_budget);
     }
     return STATUS_OK;
 }

@@ -24,7 +24,7 @@ static void enter(struct grower *grower, struct glued_round *glued, const struct
     if (glued->k_next < 1) {
         return; /* the end of its context */
     }
-    glued->budget = grower->options.max_budget;
+    glued->budget = grower_budget(grower);
     glued->first_place = round->n_tokens + round->n_proposed;
     struct model_place *place = model_draft_enter(grower->model, &glued->ask);
     if (model_draft_take_pages(grower->model, place, &glued->ask,

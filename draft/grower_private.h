@@ -62,6 +62,8 @@ struct grower {
     float *probs[2];               /* [max_batch * max_budget, k_max, n_vocab] by turns; NULL: coupled rule */
     int32_t bank;                  /* whose turn */
     struct fanout_counts counts[2]; /* after a hit, after a miss */
+    struct gain_times verify, glue, grow; /* seconds by rows; glue: fork included */
+    int32_t n_since_choice;        /* calls */
     struct grower_report report;
     uint64_t bytes;
 };
@@ -69,6 +71,8 @@ struct grower {
 /* Runs a pass; logits rows of row_len floats. */
 const float *grower_forward(struct grower *grower, const struct pass *pass);
 size_t grower_row_len(const struct grower *grower);
+/* Branches of a round, as asked for or as measured times advise. */
+int32_t grower_budget(const struct grower *grower);
 
 /* ---- grower_glue.c ---- */
 /* Enters the rounds' places and takes pages. */

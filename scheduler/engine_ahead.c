@@ -1,11 +1,11 @@
-/* engine_ahead: see the header. "auto" works ahead where the draft was given cores of its own. */
+/* engine_ahead: see the header. "auto" works ahead as long as that is faster. */
 #include "scheduler/engine_ahead.h"
 
 #include <string.h>
 
 #include "scheduler/engine_draft.h"
 
-enum { DEFAULT_BUDGET = 12 };
+enum { MAX_BUDGET = 32 }; /* unless more is asked for: what a core can grow beside a target */
 
 static int word_idx(const char *text, const char *const *words, int n)
 {
@@ -61,7 +61,7 @@ enum status engine_ahead_plan(const struct td_engine_options *options, struct en
     if (when == 1 && !has_model) {
         return status_fail(STATUS_INVALID, "a draft that works ahead is a model; '%s' is none", options->draft);
     }
-    plan->drafts_ahead = has_model && (when == 1 || (when == 0 && options->draft_device != NULL));
+    plan->drafts_ahead = has_model && when != 2;
     return STATUS_OK;
 }
 
@@ -72,6 +72,7 @@ enum status engine_ahead_create(struct td_engine *engine, const struct td_engine
     TRY(fanout_of(options, &fanout));
     return draft_ahead_create(&(struct ahead_options){
         .grower = { .model = *model, .fanout = fanout,
-                    .max_budget = fanout.budget > 0 ? fanout.budget : DEFAULT_BUDGET },
+                    .max_budget = fanout.budget > 0 ? fanout.budget : MAX_BUDGET },
+        .when = options->ahead != NULL && strcmp(options->ahead, "on") == 0 ? AHEAD_ALWAYS : AHEAD_WHEN_FASTER,
         .step_lane = engine->lane, .fallback = fallback_of(options), .kept_hits = options->ahead_hits }, out);
 }

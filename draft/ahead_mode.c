@@ -1,0 +1,64 @@
+/* ahead_mode: whether to work ahead at all. Where draft and target share cores, or a draft costs as much
+ * as it hides, drafting and verifying in turn is faster: both ways are measured over windows of steps, and
+ * the faster one is taken; the other gets a window again after ever longer times. The text is the same. */
+#include "draft/ahead_private.h"
+
+enum {
+    WINDOW_STEPS = 12,
+    SETTLING_STEPS = 3,      /* of a window after a change: its first rounds are not prepared yet */
+    TRIALS = 2,              /* windows of each way before one is believed */
+    FIRST_WAIT = 8, LAST_WAIT = 64 /* windows until the slower one is tried again */
+};
+static const double NEWS = 0.5;      /* share of the newest window in a record */
+static const double CLEARLY = 1.02;  /* the other way must be so much faster */
+
+static double rate_of(const struct mode_record *record)
+{
+    return record->seconds > 0.0 ? record->tokens / record->seconds : 0.0;
+}
+
+static void enter(struct ahead_modes *modes, bool turns)
+{
+    modes->n_settling = modes->takes_turns != turns ? SETTLING_STEPS : 0;
+    modes->takes_turns = turns;
+    modes->n_steps = 0;
+    modes->window = (struct mode_record){ .seconds = 0.0 };
+}
+
+static void end_window(struct ahead_modes *modes)
+{
+    struct mode_record *own = &modes->record[modes->takes_turns], *other = &modes->record[!modes->takes_turns];
+    const double news = own->n_windows == 0 ? 1.0 : NEWS;
+    own->tokens += news * (modes->window.tokens - own->tokens);
+    own->seconds += news * (modes->window.seconds - own->seconds);
+    own->n_windows++;
+    if (other->n_windows < TRIALS) {
+        enter(modes, !modes->takes_turns);
+        return;
+    }
+    const bool is_trial = modes->takes_turns != modes->prefers_turns;
+    if (own->n_windows <= TRIALS) {
+        modes->prefers_turns = rate_of(&modes->record[1]) > rate_of(&modes->record[0]);
+        modes->wait = FIRST_WAIT;
+    } else if (is_trial && rate_of(own) > CLEARLY * rate_of(other)) {
+        modes->prefers_turns = modes->takes_turns;
+        modes->wait = FIRST_WAIT;
+    } else if (is_trial) {
+        modes->wait = 2 * modes->wait < LAST_WAIT ? 2 * modes->wait : LAST_WAIT;
+    }
+    modes->n_since_trial = is_trial ? 0 : modes->n_since_trial + 1;
+    enter(modes, modes->n_since_trial >= modes->wait ? !modes->prefers_turns : modes->prefers_turns);
+}
+
+void ahead_mode_observe(struct ahead_modes *modes, int64_t n_tokens, double seconds)
+{
+    if (modes->n_settling > 0) {
+        modes->n_settling--;
+        return;
+    }
+    modes->window.tokens += (double)n_tokens;
+    modes->window.seconds += seconds;
+    if (++modes->n_steps == WINDOW_STEPS) {
+        end_window(modes);
+    }
+}
