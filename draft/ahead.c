@@ -339,6 +339,7 @@ enum status draft_ahead_create(const struct ahead_options *options, struct draft
         atomic_init(&ahead->jobs[i].is_done, 1);
     }
     atomic_init(&ahead->has_job, 0);
+    ahead_mode_begin(&ahead->modes, options->when == AHEAD_WHEN_FASTER);
     draft_base_init(&ahead->base, &ahead_kind, "ahead");
     ahead->base.source_name[AHEAD_SOURCE_MODEL] = "model";
     ahead->base.source_name[AHEAD_SOURCE_NGRAM] = "ngram";

@@ -5,12 +5,13 @@
 
 enum {
     WINDOW_STEPS = 12,
-    SETTLING_STEPS = 3,      /* of a window after a change: its first rounds are not prepared yet */
-    TRIALS = 2,              /* windows of each way before one is believed */
-    FIRST_WAIT = 8, LAST_WAIT = 64 /* windows until the slower one is tried again */
+    SETTLING_STEPS = 2,      /* of a window after a change: its first rounds are not prepared yet */
+    FIRST_WAIT = 3,          /* windows in turn before working ahead is tried at all: short texts never do */
+    LAST_WAIT = 96           /* windows until the slower way is tried again */
 };
 static const double NEWS = 0.5;      /* share of the newest window in a record */
 static const double CLEARLY = 1.02;  /* the other way must be so much faster */
+static const double HOPELESS = 0.9;  /* below it the wait grows faster */
 
 static double rate_of(const struct mode_record *record)
 {
@@ -32,22 +33,22 @@ static void end_window(struct ahead_modes *modes)
     own->tokens += news * (modes->window.tokens - own->tokens);
     own->seconds += news * (modes->window.seconds - own->seconds);
     own->n_windows++;
-    if (other->n_windows < TRIALS) {
-        enter(modes, !modes->takes_turns);
-        return;
-    }
     const bool is_trial = modes->takes_turns != modes->prefers_turns;
-    if (own->n_windows <= TRIALS) {
-        modes->prefers_turns = rate_of(&modes->record[1]) > rate_of(&modes->record[0]);
-        modes->wait = FIRST_WAIT;
-    } else if (is_trial && rate_of(own) > CLEARLY * rate_of(other)) {
+    const double gain = other->n_windows > 0 ? rate_of(own) / rate_of(other) : 0.0;
+    if (is_trial && gain > CLEARLY) {
         modes->prefers_turns = modes->takes_turns;
         modes->wait = FIRST_WAIT;
     } else if (is_trial) {
-        modes->wait = 2 * modes->wait < LAST_WAIT ? 2 * modes->wait : LAST_WAIT;
+        const int32_t wait = modes->wait * (gain < HOPELESS ? 4 : 2);
+        modes->wait = wait < LAST_WAIT ? wait : LAST_WAIT;
     }
     modes->n_since_trial = is_trial ? 0 : modes->n_since_trial + 1;
     enter(modes, modes->n_since_trial >= modes->wait ? !modes->prefers_turns : modes->prefers_turns);
+}
+
+void ahead_mode_begin(struct ahead_modes *modes, bool is_measured)
+{
+    *modes = (struct ahead_modes){ .takes_turns = is_measured, .prefers_turns = is_measured, .wait = FIRST_WAIT };
 }
 
 void ahead_mode_observe(struct ahead_modes *modes, int64_t n_tokens, double seconds)

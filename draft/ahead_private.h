@@ -90,6 +90,8 @@ void ahead_job_post(struct ahead *ahead, struct ahead_job *job);
 double ahead_job_settle(struct ahead *ahead, struct ahead_job *job, bool stops);
 
 /* ---- ahead_mode.c ---- */
+/* In turns at first where what is faster is measured, else ahead for good. */
+void ahead_mode_begin(struct ahead_modes *modes, bool is_measured);
 /* A step of sequences that only decoded: tokens it committed, drafting included. May change takes_turns. */
 void ahead_mode_observe(struct ahead_modes *modes, int64_t n_tokens, double seconds);
 
