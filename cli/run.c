@@ -55,11 +55,12 @@ static enum status run_close(const struct conf *conf, struct td_engine *engine, 
     }
     const struct td_usage *usage = &result->usage;
     const double gb_per_s = result_gb_per_s(result, info);
+    const int n_threads = info->threads + info->draft_threads;
     const int in_cache = info->weight_bytes < (uint64_t)machine_get()->l3_bytes;
     say(conf, "%s%lld tokens (%s), %.1f tok/s, %.2f GB/s of the %.1f GB/s that %d thread%s can read (%.2f%s), "
         "first token %.1f ms",
         style_dim(2), (long long)usage->completion_tokens, td_finish_name(result->finish),
-        result_tok_per_s(result), gb_per_s, roof, info->threads, info->threads == 1 ? "" : "s",
+        result_tok_per_s(result), gb_per_s, roof, n_threads, n_threads == 1 ? "" : "s",
         roof > 0 ? gb_per_s / roof : 0.0, in_cache ? ": the weights fit in the cache" : "",
         usage->first_token_seconds * 1e3);
     struct td_engine_stats stats;

@@ -41,12 +41,18 @@ void td_engine_get_hints(const struct td_engine *engine, struct td_hints *hints)
 
 double td_engine_read_roof(const struct td_engine *engine, double seconds)
 {
-    const struct device_plan *plan = &engine->plan.target;
+    struct device_plan plan = engine->plan.target;
     if (!backend_is_host(engine->backend)) {
         return 0; /* a device's memory is not the host's to read */
     }
+    const struct device_plan *draft = &engine->plan.draft;
+    if (engine->plan.lends && plan.n_threads + draft->n_threads <= ENGINE_MAX_THREADS) { /* they work together */
+        memcpy(plan.cpus + plan.n_pinned, draft->cpus, (size_t)draft->n_pinned * sizeof *plan.cpus);
+        plan.n_pinned += draft->n_pinned;
+        plan.n_threads += draft->n_threads;
+    }
     return roof_read_bandwidth(engine->backend, &(struct roof_options){
-        .cpus = plan->n_pinned > 0 ? plan->cpus : NULL, .n_threads = plan->n_threads, .seconds = seconds,
+        .cpus = plan.n_pinned > 0 ? plan.cpus : NULL, .n_threads = plan.n_threads, .seconds = seconds,
         .memory = model_memory(engine->model), .memory_bytes = model_resident_bytes(engine->model) });
 }
 

@@ -38,6 +38,15 @@ static enum status fanout_of(const struct td_engine_options *options, struct fan
     return STATUS_OK;
 }
 
+/* A core to spare for the draft's thread: one was named, or the cores are ours to divide. */
+static bool has_cores(const struct td_engine_options *options)
+{
+    int cpus[ENGINE_MAX_THREADS], n_physical = 1;
+    backend_cpu_list(cpus, ENGINE_MAX_THREADS, &n_physical);
+    return options->draft_device != NULL ||
+           (options->target_device == NULL && options->threads == 0 && options->lend && n_physical >= 2);
+}
+
 enum status engine_ahead_plan(const struct td_engine_options *options, struct engine_plan *plan)
 {
     static const char *const words[] = { "auto", "on", "off" };
@@ -61,7 +70,7 @@ enum status engine_ahead_plan(const struct td_engine_options *options, struct en
     if (when == 1 && !has_model) {
         return status_fail(STATUS_INVALID, "a draft that works ahead is a model; '%s' is none", options->draft);
     }
-    plan->drafts_ahead = has_model && when != 2;
+    plan->drafts_ahead = has_model && (when == 1 || (when == 0 && has_cores(options)));
     return STATUS_OK;
 }
 

@@ -126,6 +126,7 @@ static void unnamed_cores_are_what_is_left(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         set_options(&options);
+        options.ahead = "off";
         options.target_device = cases[i].target;
         options.draft_device = cases[i].draft;
         struct td_engine *engine = rig_open(&options);
