@@ -103,9 +103,14 @@ struct grower_call {
 /* Glue, fork and grow of several sequences in shared passes. No branches where pages or the context ran
  * out. Blocks. */
 void grower_run(struct grower *grower, const struct grower_call *call);
-/* Chains the ordinary way: what a miss may ask for (draft.h: propose). calibration: what hints are worth. */
-void grower_draft(struct grower *grower, const struct calibration *calibration, struct draft_ask *asks,
-                  int32_t n_asks);
+/* Chains the ordinary way: what a miss may ask for (draft.h: propose). */
+struct grower_draft_call {
+    struct lane *lane;          /* NULL: the grower's own; else the caller's, of the same backend */
+    const struct calibration *calibration; /* what hints are worth */
+    struct draft_ask *asks;
+    int32_t n_asks;
+};
+void grower_draft(struct grower *grower, const struct grower_draft_call *call);
 void grower_forget(struct grower *grower, const struct draft_farewell *farewell);
 
 /* Since creation. */
@@ -133,8 +138,10 @@ enum ahead_when {
 struct ahead_options {
     struct grower_options grower;
     enum ahead_when when;
-    struct lane *step_lane;     /* borrowed: its caller, the step thread, lends a hand while it waits for a
-                                 * draft; NULL: it sleeps */
+    struct lane *step_lane;     /* borrowed: the step thread is its worker 0, and helps or sleeps there while
+                                 * it waits for a draft */
+    bool drafts_on_step_lane;   /* what is drafted while nothing is verified runs there, without a word
+                                 * between threads: both lanes' cores work on it anyway */
     enum ahead_fallback fallback;
     int32_t kept_hits;          /* tests: percent of hits that are kept, chosen by a hash of the key; the rest
                                  * become misses */

@@ -60,18 +60,27 @@ static void take_source(struct draft_proposal *proposal, enum ahead_source sourc
     }
 }
 
+static void draft_there(struct ahead *ahead, struct draft_ask *asks, int32_t n_asks)
+{
+    struct ahead_job *job = ahead_job_next(ahead, AHEAD_JOB_DRAFT);
+    ASSERT(job != NULL); /* what was posted before has ended */
+    job->asks = asks;
+    job->n_asks = n_asks;
+    ahead_job_post(ahead, job);
+    ahead_job_settle(ahead, job, false);
+}
+
 static void draft_now(struct ahead *ahead, struct draft_ask *asks, int32_t n_asks)
 {
     const int64_t begin_ns = clock_now_ns();
     for (int i = 0; i < 2; i++) { /* one may run while the other waits, and be no longer of use (prepared) */
         ahead_job_settle(ahead, &ahead->jobs[i], true);
     }
-    struct ahead_job *job = ahead_job_next(ahead, AHEAD_JOB_DRAFT);
-    ASSERT(job != NULL); /* what was posted last has ended */
-    job->asks = asks;
-    job->n_asks = n_asks;
-    ahead_job_post(ahead, job);
-    ahead_job_settle(ahead, job, false);
+    if (ahead->options.drafts_on_step_lane) {
+        ahead_draft_here(ahead, asks, n_asks);
+    } else {
+        draft_there(ahead, asks, n_asks);
+    }
     ahead->report.exposed_seconds += (double)(clock_now_ns() - begin_ns) * 1e-9;
 }
 

@@ -9,6 +9,7 @@ enum {
     FIRST_WAIT = 3,          /* windows in turn before working ahead is tried at all: short texts never do */
     LAST_WAIT = 96           /* windows until the slower way is tried again */
 };
+static const double SHORTEST_STEP = 3e-3; /* seconds; below it, words between threads cost what there is to gain */
 static const double NEWS = 0.5;      /* share of the newest window in a record */
 static const double CLEARLY = 1.02;  /* the other way must be so much faster */
 static const double HOPELESS = 0.9;  /* below it the wait grows faster */
@@ -43,7 +44,9 @@ static void end_window(struct ahead_modes *modes)
         modes->wait = wait < LAST_WAIT ? wait : LAST_WAIT;
     }
     modes->n_since_trial = is_trial ? 0 : modes->n_since_trial + 1;
-    enter(modes, modes->n_since_trial >= modes->wait ? !modes->prefers_turns : modes->prefers_turns);
+    const bool is_time = modes->n_since_trial >= modes->wait;
+    const bool is_long = !modes->prefers_turns || own->seconds > SHORTEST_STEP * WINDOW_STEPS;
+    enter(modes, is_time && is_long ? !modes->prefers_turns : modes->prefers_turns);
 }
 
 void ahead_mode_begin(struct ahead_modes *modes, bool is_measured)

@@ -89,6 +89,9 @@ void ahead_job_post(struct ahead *ahead, struct ahead_job *job);
 /* Stops what runs and waits for its end; returns the seconds that took. */
 double ahead_job_settle(struct ahead *ahead, struct ahead_job *job, bool stops);
 
+/* Chains on the step thread's own lane, the draft thread having nothing to do. */
+void ahead_draft_here(struct ahead *ahead, struct draft_ask *asks, int32_t n_asks);
+
 /* ---- ahead_mode.c ---- */
 /* In turns at first where what is faster is measured, else ahead for good. */
 void ahead_mode_begin(struct ahead_modes *modes, bool is_measured);

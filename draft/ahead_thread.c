@@ -5,19 +5,25 @@
 
 #include "draft/ahead_private.h"
 
+static void say_farewell(struct ahead *ahead, const struct draft_farewell *farewells, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) {
+        grower_forget(ahead->grower, &farewells[i]);
+    }
+}
+
 /* ---- the draft thread ---- */
 static void run_job(struct ahead *ahead, struct ahead_job *job)
 {
-    for (int32_t i = 0; i < job->n_farewells; i++) {
-        grower_forget(ahead->grower, &job->farewells[i]);
-    }
+    say_farewell(ahead, job->farewells, job->n_farewells);
     if (job->kind == AHEAD_JOB_ROUNDS) {
         grower_run(ahead->grower, &(struct grower_call){ .rounds = job->rounds, .n_rounds = job->n_rounds,
             .tables = job->tables, .stop = &job->stop, .verify_rows = job->verify_rows,
             .verify_ns = job->verify_ns, .k_fallback = job->k_fallback,
             .fallback_seconds = job->fallback_seconds });
     } else if (job->kind == AHEAD_JOB_DRAFT) {
-        grower_draft(ahead->grower, &ahead->base.calibration[AHEAD_SOURCE_MODEL], job->asks, job->n_asks);
+        grower_draft(ahead->grower, &(struct grower_draft_call){
+            .calibration = &ahead->base.calibration[AHEAD_SOURCE_MODEL], .asks = job->asks, .n_asks = job->n_asks });
     }
 }
 
@@ -80,6 +86,15 @@ double ahead_job_settle(struct ahead *ahead, struct ahead_job *job, bool stops)
     lane_idle_until(ahead->options.step_lane, &job->is_done);
     timeline_end(TIMELINE_STEP, &timeline_wait, span_ns, 0, 0);
     return (double)(clock_now_ns() - begin_ns) * 1e-9;
+}
+
+void ahead_draft_here(struct ahead *ahead, struct draft_ask *asks, int32_t n_asks)
+{
+    say_farewell(ahead, ahead->leaving, ahead->n_leaving);
+    ahead->n_leaving = 0;
+    grower_draft(ahead->grower, &(struct grower_draft_call){
+        .lane = ahead->options.step_lane, .calibration = &ahead->base.calibration[AHEAD_SOURCE_MODEL],
+        .asks = asks, .n_asks = n_asks });
 }
 
 enum status ahead_thread_start(struct ahead *ahead)

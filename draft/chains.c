@@ -78,6 +78,11 @@ void draft_chains_destroy(struct draft_chains *chains)
     }
 }
 
+void draft_chains_use_lane(struct draft_chains *chains, struct lane *lane)
+{
+    draft_chooser_use_lane(chains->chooser, lane);
+}
+
 uint64_t draft_chains_bytes(const struct draft_chains *chains)
 {
     return chains->bytes + draft_chooser_bytes(chains->chooser);

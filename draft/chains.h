@@ -45,6 +45,7 @@ struct draft_chains_options {
 struct draft_chains;
 enum status draft_chains_create(const struct draft_chains_options *options, struct draft_chains **out);
 void draft_chains_destroy(struct draft_chains *chains); /* NULL is fine */
+void draft_chains_use_lane(struct draft_chains *chains, struct lane *lane);
 uint64_t draft_chains_bytes(const struct draft_chains *chains);
 
 /* One propose: begin, a chain for each ask that may have one, run; run fills their proposals. The i-th

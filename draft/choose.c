@@ -84,6 +84,8 @@ void draft_chooser_destroy(struct draft_chooser *chooser)
     mem_free(chooser);
 }
 
+void draft_chooser_use_lane(struct draft_chooser *chooser, struct lane *lane) { chooser->options.lane = lane; }
+
 uint64_t draft_chooser_bytes(const struct draft_chooser *chooser) { return chooser->bytes; }
 
 /* ---- rows ---- */

@@ -41,6 +41,8 @@ struct draft_chooser;
 enum status draft_chooser_create(const struct draft_chooser_options *options, struct draft_chooser **out);
 void draft_chooser_destroy(struct draft_chooser *chooser); /* NULL is fine */
 uint64_t draft_chooser_bytes(const struct draft_chooser *chooser);
+/* Work goes to another lane from now on. */
+void draft_chooser_use_lane(struct draft_chooser *chooser, struct lane *lane);
 /* All of them, in parallel; returns when they are made. */
 void draft_chooser_run(struct draft_chooser *chooser, struct draft_choice *const *choices, int32_t n);
 

@@ -188,11 +188,13 @@ void grower_run(struct grower *grower, const struct grower_call *call)
     choose_size(grower, call);
 }
 
-void grower_draft(struct grower *grower, const struct calibration *calibration, struct draft_ask *asks,
-                  int32_t n_asks)
+void grower_draft(struct grower *grower, const struct grower_draft_call *call)
 {
-    grower->base->calibration[0] = *calibration;
-    grower->base->kind->propose(grower->base, asks, n_asks);
+    struct lane *own = grower->options.model.lane;
+    grower->base->calibration[0] = *call->calibration;
+    model_draft_use_lane(grower->model, call->lane != NULL ? call->lane : own);
+    grower->base->kind->propose(grower->base, call->asks, call->n_asks);
+    model_draft_use_lane(grower->model, own);
 }
 
 void grower_forget(struct grower *grower, const struct draft_farewell *farewell)

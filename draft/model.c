@@ -84,6 +84,12 @@ void model_draft_leave(struct model_draft *draft, const struct draft_ask *ask, i
     kv_prefix_publish(draft->prefix, ask->tenant, ask->tokens, place->table);
 }
 
+void model_draft_use_lane(struct model_draft *draft, struct lane *lane)
+{
+    draft->options.lane = lane;
+    draft_chains_use_lane(draft->chains, lane);
+}
+
 /* ---- the table of functions ---- */
 void model_draft_submit_copies(struct model_draft *draft)
 {

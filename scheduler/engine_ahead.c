@@ -83,5 +83,5 @@ enum status engine_ahead_create(struct td_engine *engine, const struct td_engine
         .grower = { .model = *model, .fanout = fanout,
                     .max_budget = fanout.budget > 0 ? fanout.budget : MAX_BUDGET },
         .when = options->ahead != NULL && strcmp(options->ahead, "on") == 0 ? AHEAD_ALWAYS : AHEAD_WHEN_FASTER,
-        .step_lane = engine->lane, .fallback = fallback_of(options), .kept_hits = options->ahead_hits }, out);
+        .step_lane = engine->lane, .drafts_on_step_lane = engine->plan.lends, .fallback = fallback_of(options), .kept_hits = options->ahead_hits }, out);
 }
