@@ -56,6 +56,39 @@ static float *prob_row(const struct grower *grower, const struct growing_branch 
     return grower->probs[grower->bank] + row * (size_t)common->n_vocab;
 }
 
+/* Penalties look back along the branch itself: its tokens behind those of its round, in an array that
+ * the branches share, so that these choices are made one by one. */
+static void choose_behind_path(struct grower *grower, struct growing_branch *growing, int32_t step)
+{
+    const struct ahead_round *round = growing->glued->round;
+    struct draft_choice *choice = &growing->choice;
+    if (grower->history_of != growing->glued) {
+        memcpy(grower->history, round->tokens, (size_t)round->n_tokens * sizeof *grower->history);
+        grower->history_of = growing->glued;
+    }
+    memcpy(grower->history + round->n_tokens, round->tokens + round->n_tokens,
+           (size_t)(growing->fork - round->n_tokens) * sizeof *grower->history);
+    grower->history[growing->fork] = growing->branch->token;
+    memcpy(grower->history + growing->fork + 1, growing->branch->next, (size_t)step * sizeof *grower->history);
+    choice->history = grower->history;
+    choice->n_history = choice->position;
+    draft_chooser_run(grower->chooser, &choice, 1);
+}
+
+static void choose_all(struct grower *grower, int32_t n, int32_t step)
+{
+    int32_t n_free = 0;
+    for (int32_t i = 0; i < n; i++) {
+        struct growing_branch *growing = grower->choosing[i];
+        if (sampling_uses_history(growing->choice.params)) {
+            choose_behind_path(grower, growing, step);
+        } else {
+            grower->choices[n_free++] = &growing->choice;
+        }
+    }
+    draft_chooser_run(grower->chooser, grower->choices, n_free);
+}
+
 static void choose_step(struct grower *grower, const float *logits, int32_t n, int32_t step)
 {
     for (int32_t i = 0; i < n; i++) {
@@ -66,12 +99,11 @@ static void choose_step(struct grower *grower, const float *logits, int32_t n, i
             .params = round->params, .history = round->tokens, .n_history = growing->fork,
             .position = growing->fork + step + 1, .logits = logits + (size_t)i * grower_row_len(grower),
             .prob = round->wants_prob ? prob_row(grower, growing, step) : NULL };
-        grower->choices[i] = &growing->choice;
     }
-    draft_chooser_run(grower->chooser, grower->choices, n);
+    choose_all(grower, n, step);
     for (int32_t i = 0; i < n; i++) {
         struct growing_branch *growing = grower->choosing[i];
-        growing->is_open = growing->choice.token >= 0;
+        growing->is_open = growing->choice.token >= 0 && growing->fork + step + 1 < grower->base->context;
         growing->branch->next[step] = growing->choice.token;
         growing->branch->hint[step] = growing->choice.hint;
         growing->branch->prob[step] = growing->choice.prob;
@@ -172,6 +204,7 @@ void grower_run(struct grower *grower, const struct grower_call *call)
     ASSERT(call->n_rounds <= grower->options.model.common.max_batch);
     grower->bank = !grower->bank;
     grower->n_growing = 0;
+    grower->history_of = NULL;
     begin_tables(call);
     for (int32_t i = 0; i < call->n_rounds; i++) {
         grower_learn(grower, &call->rounds[i]);
@@ -247,6 +280,7 @@ static enum status open_arrays(struct grower *grower)
     const size_t n = (size_t)common->max_batch, n_rows = n * (DRAFT_MAX_NODES + 1);
     const size_t n_branches = n * (size_t)grower->options.max_budget;
     grower->feed = take(grower, (size_t)grower->options.model.prefill_chunk + DRAFT_MAX_NODES + 1, sizeof(int32_t));
+    grower->history = take(grower, (size_t)common->context + 2 * DRAFT_MAX_NODES, sizeof(int32_t));
     grower->glued = take(grower, n, sizeof *grower->glued);
     grower->ranked = take(grower, n, sizeof *grower->ranked);
     grower->ranked_ids = take(grower, n_rows * DRAFT_MAX_RANKED, sizeof(int32_t));
@@ -255,7 +289,7 @@ static enum status open_arrays(struct grower *grower)
     grower->growing = take(grower, n_branches, sizeof *grower->growing);
     grower->choosing = take(grower, n_branches, sizeof(struct growing_branch *));
     grower->choices = take(grower, n_branches, sizeof(struct draft_choice *));
-    if (grower->feed == NULL || grower->glued == NULL || grower->ranked == NULL || grower->ranked_ids == NULL ||
+    if (grower->feed == NULL || grower->history == NULL || grower->glued == NULL || grower->ranked == NULL || grower->ranked_ids == NULL ||
         grower->rankings == NULL || grower->ranking_list == NULL || grower->growing == NULL ||
         grower->choosing == NULL || grower->choices == NULL) {
         return status_fail(STATUS_NO_MEMORY, "no memory to prepare for %zu outcomes", n_branches);
@@ -331,6 +365,7 @@ void grower_destroy(struct grower *grower)
     mem_free(grower->ranked_ids);
     mem_free(grower->ranked);
     mem_free(grower->glued);
+    mem_free(grower->history);
     mem_free(grower->feed);
     if (grower->base != NULL) {
         grower->base->kind->destroy(grower->base);

@@ -87,7 +87,7 @@ static void add_branch(struct grower *grower, const struct glued_round *glued, i
     growing->branch = &table->branch[growing->idx];
     growing->glued = glued;
     growing->fork = glued->round->n_tokens + k;
-    growing->is_open = true;
+    growing->is_open = growing->fork < grower->base->context;
     growing->branch->n_accepted = k;
     growing->branch->token = token;
     growing->branch->rank = rank;

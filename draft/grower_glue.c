@@ -5,11 +5,11 @@
 
 static int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
 
-/* How many steps the context leaves room for: the last one feeds position N + K + k_next - 1. */
+/* None where the context has no room for the round itself, whose last row stands at position N + K - 1. A
+ * branch ends where the context does. */
 static int32_t steps_of(const struct grower *grower, const struct ahead_round *round)
 {
-    const int32_t room = grower->base->context - round->n_tokens - round->n_proposed;
-    return min_i32(round->k_next, room);
+    return round->n_tokens + round->n_proposed <= grower->base->context ? round->k_next : 0;
 }
 
 static void enter(struct grower *grower, struct glued_round *glued, const struct ahead_round *round,

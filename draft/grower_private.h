@@ -49,6 +49,8 @@ struct grower {
     struct batch *batch;
     struct draft_chooser *chooser;
     int32_t *feed;                 /* [prefill_chunk + DRAFT_MAX_NODES + 1] ids as the model knows them */
+    int32_t *history;              /* [context + 2 * DRAFT_MAX_NODES] of history_of's round, then a branch's path */
+    const struct glued_round *history_of;
     struct glued_round *glued;     /* [max_batch] */
     int32_t n_glued;
     struct ranked_place *ranked;   /* [max_batch] by place */
