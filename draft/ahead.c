@@ -61,7 +61,9 @@ static void settle_prepared(struct ahead *ahead)
 {
     struct ahead_job *job = ahead->prepared;
     if (job != NULL && ahead->never_stops_early) {
-        ahead->report.exposed_seconds += ahead_job_settle(ahead, job, false);
+        const double seconds = ahead_job_settle(ahead, job, false);
+        ahead->report.exposed_seconds += seconds;
+        ahead->waited_ns += (int64_t)(seconds * 1e9);
     }
 }
 
@@ -182,14 +184,16 @@ static bool is_wanted(const struct ahead *ahead, const struct draft_ask *ask)
     return ask->k_max > 0 && ask->n_tokens + DRAFT_MAX_NODES < ahead->options.grower.model.common.context;
 }
 
-/* Time of the jobs that ended since, as far as nobody waited for it. */
+/* Time of the last job, if it has ended, as far as nobody waited for it. */
 static void count_hidden(struct ahead *ahead)
 {
     struct ahead_job *job = ahead->prepared;
     if (job != NULL && atomic_load(&job->is_done)) {
-        ahead->report.hidden_seconds += (double)job->run_ns * 1e-9;
+        const int64_t hidden_ns = job->run_ns - ahead->waited_ns;
+        ahead->report.hidden_seconds += hidden_ns > 0 ? (double)hidden_ns * 1e-9 : 0.0;
         ahead->report.grower = job->grower;
     }
+    ahead->waited_ns = 0;
 }
 
 static void begin(struct draft *base, const struct draft_ask *asks, int32_t n_asks)

@@ -62,6 +62,7 @@ struct ahead {
     uint64_t n_posted;             /* step thread's */
     atomic_int has_job;            /* posted and not taken */
     struct ahead_job *prepared;    /* the last AHEAD_JOB_ROUNDS, NULL: none since */
+    int64_t waited_ns;             /* for its end, by the step thread */
     bool never_stops_early;        /* as the options say, or as the rounds under way want */
     struct draft_farewell *leaving; /* [max_batch] told, not posted yet */
     int32_t n_leaving;
