@@ -92,6 +92,9 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "list:N0,N1,.. for 0, 1, .. accepted, the last again for more", GENERATES},
     [OPT_FALLBACK] = {"fallback", 0, CONF_CHOICE, 0, 0, "auto", "auto|none|lookup|draft", NULL, "WHAT",
         "what is proposed where none of them came true; auto: what brings most, measured", GENERATES},
+    [OPT_SAGUARO] = {"saguaro", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "F:C",
+        "rejection rule: the draft's F likeliest ids, to 256, are drawn with C, 0 to 1, of their odds, so that a "
+        "refusal ends more often where a proposal was prepared; the distribution of the text stays", GENERATES},
     [OPT_K] = {"k", 0, CONF_TEXT, 0, 0, "auto", NULL, NULL, "N|auto",
         "tokens proposed in a round, 0 to 16; auto: as many as pay, measured", GENERATES},
     [OPT_VERIFY] = {"verify", 0, CONF_CHOICE, 0, 0, "coupled", "coupled|rejection", NULL, "RULE",

@@ -64,6 +64,29 @@ static enum status engine_k(const struct conf *conf, int32_t *k)
     return STATUS_OK;
 }
 
+/* "F:C" */
+static enum status engine_saguaro(const struct conf *conf, struct td_engine_options *options)
+{
+    const char *text = conf_text(conf, OPT_SAGUARO);
+    char *end = NULL, *last = NULL;
+    if (text == NULL) {
+        return STATUS_OK;
+    }
+    const long top = strtol(text, &end, 10);
+    const float factor = *end == ':' ? strtof(end + 1, &last) : 0.0f;
+    if (text[0] < '0' || text[0] > '9' || last == NULL || last == end + 1 || *last != '\0' || top > 256 ||
+        !(factor >= 0.0f && factor <= 1.0f)) {
+        return status_fail(STATUS_USAGE, "--saguaro is F:C, up to 256 ids and a factor from 0 to 1, such as 3:0.5; "
+                           "found '%s'", text);
+    }
+    if (strcmp(conf_text(conf, OPT_VERIFY), "rejection") != 0) {
+        return status_fail(STATUS_USAGE, "--saguaro is for --verify rejection; the coupled rule draws nothing of its own");
+    }
+    options->saguaro_top = (int32_t)top;
+    options->saguaro_factor = factor;
+    return STATUS_OK;
+}
+
 static enum status engine_check(const struct conf *conf)
 {
     if (conf_int(conf, OPT_PAGE) % 16 != 0) {
@@ -101,6 +124,7 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
     }
     TRY(input_model(conf, path, &options.target));
     TRY(engine_k(conf, &options.k));
+    TRY(engine_saguaro(conf, &options));
     options.draft = conf_text(conf, OPT_DRAFT);
     options.draft_vocab = conf_text(conf, OPT_DRAFT_VOCAB);
     options.verify = conf_text(conf, OPT_VERIFY);

@@ -157,9 +157,15 @@ static struct ahead_text *keep_text(struct ahead_job *job, const struct draft_as
     return text;
 }
 
+/* With the rejection rule the length must not hang on what this round happened to have room for. */
+static int32_t k_next_of(const struct ahead *ahead, const struct draft_ask *ask)
+{
+    const bool is_short = ask->is_fixed && ask->fixed_k > 0 && !ask->wants_prob;
+    return is_short ? ask->fixed_k : ahead->options.grower.model.common.k_max;
+}
+
 static void add_round(struct ahead *ahead, struct ahead_job *job, const struct draft_ask *ask)
 {
-    const struct draft_options *common = &ahead->options.grower.model.common;
     const int32_t n_chain = draft_proposal_chain_len(&ask->proposal);
     struct ahead_text *text = keep_text(job, ask);
     struct ahead_table *table = &job->tables[job->n_rounds];
@@ -167,7 +173,7 @@ static void add_round(struct ahead *ahead, struct ahead_job *job, const struct d
     job->rounds[job->n_rounds++] = (struct ahead_round){
         .place = ask->place, .seq_id = ask->seq_id, .epoch = ask->epoch, .tokens = text->tokens,
         .n_tokens = ask->n_tokens, .n_prompt = ask->n_prompt, .n_proposed = n_chain,
-        .k_next = ask->is_fixed && ask->fixed_k > 0 ? ask->fixed_k : common->k_max, .params = &text->params,
+        .k_next = k_next_of(ahead, ask), .params = &text->params,
         .tenant = ask->tenant, .wants_prob = ask->wants_prob, .after_miss = ahead->was_miss[ask->place] };
     table->place = ask->place;
     table->seq_id = ask->seq_id;

@@ -48,6 +48,9 @@ struct td_engine_options {
     int32_t ahead_budget;      /* outcomes of a round that it prepares for, 1..64; 0: as many as fit */
     const char *fanout;        /* how they are spread: "learned", "geometric", "uniform", "list:9,6,4" */
     const char *fallback;      /* where none of them came true: "auto", "none", "lookup", "draft" */
+    int32_t saguaro_top;       /* rejection rule: so many likeliest ids of a draft's row, 0 (default) to 256, .. */
+    float saguaro_factor;      /* .. are drawn with this share, 0..1, of their odds: fewer proposals are
+                                * accepted, more outcomes were prepared for (Saguaro sampling) */
     int32_t ahead_hits;        /* percent of prepared proposals that are used, the others are dropped: for
                                 * tests (default 100) */
     int32_t lend;              /* 1 = idle cores of one device help the other (default 1) */

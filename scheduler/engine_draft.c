@@ -112,7 +112,8 @@ static enum status add_model(struct opening *opening, const char *name, struct d
             .lane = engine->draft_lane != NULL ? engine->draft_lane : engine->lane, .kv = plan->kv,
             .context = engine->draft_context, .page_slots = plan->page_slots,
             .n_pages = per_seq * plan->max_batch, .prefill_chunk = plan->prefill_chunk,
-            .n_vocab_common = engine->n_vocab_common, .kept_ids = ids, .n_kept = n_ids };
+            .n_vocab_common = engine->n_vocab_common, .kept_ids = ids, .n_kept = n_ids,
+            .n_reshaped = opening->options->saguaro_top, .reshape = opening->options->saguaro_factor };
         status = plan->drafts_ahead ? engine_ahead_create(engine, opening->options, &model, out)
                                     : draft_model_create(&model, out);
     }

@@ -80,7 +80,7 @@ static void fill_ask(struct scheduler *s, struct step_part *part, const struct w
     ask->params = &seq->params;
     ask->table = seq->table;
     ask->k_max = ask->n_nodes_max = wish->n_proposed;
-    ask->is_fixed = seq->request->k >= 0;
+    ask->is_fixed = seq->request->k >= 0 || s->options.fixed_k >= 0;
     ask->fixed_k = wish->n_proposed;
     ask->stop_below = 0.0f;
     ask->wants_prob = s->options.rule == VERIFY_REJECTION;
