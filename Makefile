@@ -245,8 +245,9 @@ $(TANDEM): $(call obj,$(CLI_SRC)) $(LIB)
 	$(SHOW)$(CC) $(CFLAGS_ALL) $(call obj,$(CLI_SRC)) $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI)
 
 # One test program per file tests/test_NAME.c. TEST_OBJ: what one of them needs of the program itself.
-$(BUILD)/tests/test_conversion: TEST_OBJ := $(call obj,$(filter-out cli/main.c,$(CLI_SRC)))
-$(BUILD)/tests/test_conversion: $(call obj,$(filter-out cli/main.c,$(CLI_SRC)))
+PROGRAM_TESTS := $(addprefix $(BUILD)/tests/,test_conversion test_timeline)
+$(PROGRAM_TESTS): TEST_OBJ := $(call obj,$(filter-out cli/main.c,$(CLI_SRC)))
+$(PROGRAM_TESTS): $(call obj,$(filter-out cli/main.c,$(CLI_SRC)))
 $(BUILD)/tests/test_rpc: TEST_OBJ := $(LIBS_MSGPACK)
 $(BUILD)/tests/test_equivalence: TEST_OBJ := $(EQUIVALENCE_OBJ)
 $(BUILD)/tests/test_equivalence: $(EQUIVALENCE_OBJ)

@@ -102,6 +102,8 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         GENERATES},
     [OPT_EXPLAIN] = {"explain", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
         "colour each token by who proposed it, with the guesses that were wrong", V(RUN)},
+    [OPT_TIMELINE] = {"timeline", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
+        "draw what target and draft did in the last rounds, side by side", V(RUN)},
     [OPT_PLAN] = {"plan", 0, CONF_CHOICE, 0, 0, "exact", "exact", "native|fast", "PLAN",
         "numeric rules; exact: the same bits everywhere", COMPUTES},
     [OPT_ISA] = {"isa", 0, CONF_CHOICE, 0, 0, NULL, "scalar|avx2|avx512", NULL, "SET",

@@ -129,6 +129,8 @@ enum status doctor_pair(const struct conf *conf, const char *default_target, jso
 /* Closing lines: guesses, positions, sources; nothing where nothing can be drafted. */
 void drafted_say(const struct conf *conf, const struct td_engine_info *info,
                  const struct td_draft_counts *drafted, const struct td_engine_stats *stats);
+/* Adds "ahead" to a result's "draft": what was prepared, null where the draft does not work ahead. */
+enum status drafted_add_json(const struct td_ahead_counts *ahead, json_t *draft);
 /* A text with each token in the colour of who proposed it; without colours, in braces. */
 enum { EXPLAIN_WINDOW = 4, EXPLAIN_TEXT_CAP = 8192 };
 struct explain {

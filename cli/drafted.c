@@ -23,6 +23,48 @@ static void say_sources(const struct conf *conf, const struct td_engine_info *in
     }
 }
 
+static double share(double part, double rest)
+{
+    return part + rest > 0 ? part / (part + rest) : 0;
+}
+
+static int has_worked(const struct td_ahead_counts *ahead)
+{
+    return ahead->hits + ahead->misses + ahead->unprepared > 0;
+}
+
+enum status drafted_add_json(const struct td_ahead_counts *ahead, json_t *draft)
+{
+    if (!json_is_object(draft)) {
+        return STATUS_OK; /* nothing is drafted */
+    }
+    json_t *fields = !has_worked(ahead) ? json_null() : json_pack(
+        "{s:I,s:I,s:I,s:f,s:I,s:I,s:I,s:I,s:f,s:f}", "hits", (json_int_t)ahead->hits, "misses",
+        (json_int_t)ahead->misses, "unprepared", (json_int_t)ahead->unprepared, "hit_rate",
+        share((double)ahead->hits, (double)ahead->misses), "branches_grown", (json_int_t)ahead->branches_grown,
+        "branches_used", (json_int_t)ahead->branches_used, "tokens_served", (json_int_t)ahead->tokens_served,
+        "tokens_wanted", (json_int_t)ahead->tokens_wanted, "hidden_seconds", ahead->hidden_seconds,
+        "exposed_seconds", ahead->exposed_seconds);
+    return json_object_set_new(draft, "ahead", fields) == 0
+        ? STATUS_OK : status_fail(STATUS_NO_MEMORY, "no memory for a result");
+}
+
+static void say_ahead(const struct conf *conf, const struct td_ahead_counts *ahead)
+{
+    const double n_rounds = (double)(ahead->hits + ahead->misses);
+    if (!has_worked(ahead)) {
+        return;
+    }
+    say(conf, "%s  drafted ahead: %llu of %.0f outcomes prepared for (%.0f %%), %.1f of %.1f tokens ready; %llu of %llu "
+        "branches used; %.1f ms of drafting hidden, %.1f ms waited for (%.0f %% hidden)%s", style_dim(2),
+        (unsigned long long)ahead->hits, n_rounds, 100 * share((double)ahead->hits, (double)ahead->misses),
+        ahead->hits > 0 ? (double)ahead->tokens_served / (double)ahead->hits : 0.0,
+        ahead->hits > 0 ? (double)ahead->tokens_wanted / (double)ahead->hits : 0.0,
+        (unsigned long long)ahead->branches_used, (unsigned long long)ahead->branches_grown,
+        ahead->hidden_seconds * 1e3, ahead->exposed_seconds * 1e3,
+        100 * share(ahead->hidden_seconds, ahead->exposed_seconds), style_off(2));
+}
+
 void drafted_say(const struct conf *conf, const struct td_engine_info *info,
                  const struct td_draft_counts *drafted, const struct td_engine_stats *stats)
 {
@@ -48,6 +90,7 @@ void drafted_say(const struct conf *conf, const struct td_engine_info *info,
     if (info->draft_sources[1]) {
         say_sources(conf, info, drafted);
     }
+    say_ahead(conf, &stats->ahead);
 }
 
 /* ---- colours ---- */

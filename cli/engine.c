@@ -119,7 +119,7 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
     struct progress progress;
     td_engine_options_init(&options);
     TRY(engine_check(conf));
-    if (conf_text(conf, OPT_TRACE) != NULL) {
+    if (conf_text(conf, OPT_TRACE) != NULL || conf_flag(conf, OPT_TIMELINE)) {
         TRY(timeline_record(conf_text(conf, OPT_TRACE)));
     }
     TRY(input_model(conf, path, &options.target));

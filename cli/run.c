@@ -5,6 +5,7 @@
 
 #include "bench/bench.h"
 #include "cli/cli.h"
+#include "cli/timeline.h"
 
 /* Reads the prompt's text; *has_ids when ids were given instead. Before the model is loaded: what is
  * wrong here should not take that long to say. */
@@ -34,15 +35,18 @@ static enum status run_read_prompt(const struct conf *conf, struct text *prompt,
 static enum status run_close(const struct conf *conf, struct td_engine *engine, const struct result *result)
 {
     struct td_engine_info about;
+    struct td_engine_stats stats;
     const struct td_engine_info *info = &about;
     td_engine_get_info(engine, &about);
+    td_engine_get_stats(engine, &stats);
     const int quiet = conf_flag(conf, OPT_QUIET), json = conf_flag(conf, OPT_JSON);
     /* whoever interrupts wants to be gone, not a measurement */
     const int measures = (json || !quiet) && !interrupt_seen();
     const double roof = measures ? td_engine_read_roof(engine, 0.2) * 1e-9 : 0;
     if (json) {
         json_t *object = json_object();
-        const enum status status = object ? result_json(result, info, roof, object) : STATUS_NO_MEMORY;
+        enum status status = object ? result_json(result, info, roof, object) : STATUS_NO_MEMORY;
+        status = status == STATUS_OK ? drafted_add_json(&stats.ahead, json_object_get(object, "draft")) : status;
         if (status != STATUS_OK) {
             json_decref(object);
             return status;
@@ -63,8 +67,6 @@ static enum status run_close(const struct conf *conf, struct td_engine *engine, 
         result_tok_per_s(result), gb_per_s, roof, n_threads, n_threads == 1 ? "" : "s",
         roof > 0 ? gb_per_s / roof : 0.0, in_cache ? ": the weights fit in the cache" : "",
         usage->first_token_seconds * 1e3);
-    struct td_engine_stats stats;
-    td_engine_get_stats(engine, &stats);
     drafted_say(conf, info, &usage->drafted, &stats);
     say(conf, "logits digest %016llx, fingerprint %016llx, plan %s, %s, kv %s (%.1f MB), seed %llu%s",
         (unsigned long long)usage->logits_digest, (unsigned long long)usage->fingerprint, info->plan,
@@ -112,6 +114,7 @@ static enum status run_request(const struct conf *conf, struct td_engine *engine
         explain_legend(conf, &explain);
     }
     TRY(run_close(conf, engine, result));
+    TRY(timeline_show(conf));
     return interrupt_seen() ? status_fail(STATUS_INTERRUPTED, "interrupted") : STATUS_OK;
 }
 

@@ -104,6 +104,13 @@ struct td_draft_counts {
     int64_t accepted_by_position[TD_MAX_DRAFTED];
     int64_t proposed_by_source[TD_MAX_SOURCES], accepted_by_source[TD_MAX_SOURCES];
 };
+/* A draft that works while the target verifies: what it had prepared, and what drafting was waited for. */
+struct td_ahead_counts {
+    uint64_t hits, misses, unprepared;     /* rounds of sequences; unprepared: first ones, and after a preemption */
+    uint64_t branches_grown, branches_used;
+    uint64_t tokens_served, tokens_wanted; /* of hits */
+    double hidden_seconds, exposed_seconds; /* of drafting */
+};
 /* Counters since open; a snapshot, from any thread. */
 struct td_engine_stats {
     uint64_t steps, target_passes, rows, committed_tokens, prompt_tokens, prefix_hit_tokens;
@@ -112,6 +119,7 @@ struct td_engine_stats {
     uint64_t scheduler_cpu_ns; /* step thread's CPU time outside passes and sampling */
     uint64_t pass_ns;          /* wall time inside target passes */
     struct td_draft_counts drafted;
+    struct td_ahead_counts ahead; /* all zero: the draft does not work ahead */
     double speedup_vs_plain;   /* tokens/s over those of plain rounds, measured; 0 = not yet */
     double draft_seconds, verify_seconds;
     int32_t running, waiting, pages_total, pages_free, pages_held, pages_cached;

@@ -292,12 +292,23 @@ bool scheduler_preempt_last(struct scheduler *s)
     return true;
 }
 
+static struct td_ahead_counts ahead_counts(const struct draft *draft)
+{
+    const struct ahead_report report = draft_ahead_report(draft);
+    return (struct td_ahead_counts){
+        .hits = report.hits, .misses = report.misses, .unprepared = report.unprepared,
+        .branches_grown = report.grower.branches, .branches_used = report.branches_used,
+        .tokens_served = report.tokens_served, .tokens_wanted = report.tokens_wanted,
+        .hidden_seconds = report.hidden_seconds, .exposed_seconds = report.exposed_seconds };
+}
+
 struct td_engine_stats scheduler_stats(const struct scheduler *s)
 {
     const struct kv_pool_counts counts = kv_pool_counts(s->pool);
     const struct policy_report report = policy_report(s->policy);
     struct td_engine_stats stats = s->stats;
     stats.speedup_vs_plain = report.speedup_vs_plain;
+    stats.ahead = ahead_counts(s->options.draft);
     stats.draft_seconds = report.draft_seconds;
     stats.verify_seconds = report.verify_seconds;
     stats.running = s->running.n_items;

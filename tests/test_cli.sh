@@ -52,6 +52,12 @@ check "a device for a draft that computes nothing" says 1 "there is none" run --
 traced() {
     same_text --k 3 --trace "$dir/trace" && grep -q '"name":"verify"' "$dir/trace" && tail -n 1 "$dir/trace" | grep -qx ']}'
 }
+drawn() {
+    run_it 0 run -p "$story" -n 30 --k 4 --ahead on --timeline && err_has '^target  *V' && err_has '^V verify' &&
+        err_has 'drafted ahead: ' && run_it 0 run -p "$story" -n 30 --k 4 --ahead on --json &&
+        out_has '"ahead":{"hits":' && out_has '"hidden_seconds":'
+}
+check "the lanes are drawn, and told of" drawn
 check "a trace changes nothing and is whole" traced
 check "a trace that cannot be written" says 1 "/nowhere/trace" run --trace /nowhere/trace -p a
 check "few ids, same digest" same_text --draft-vocab 600 --k 3
@@ -99,7 +105,7 @@ run_json() {
         tok_per_s target_passes tokens_per_pass logits_digest fingerprint plan roof draft; do
         out_has "\"$key\":" || { echo "    no $key"; return 1; }
     done
-    out_has '"finish_reason":"length"' && out_has '"plan":"exact"' && out_has '"draft":{"kind":"model"' &&
+    out_has '"finish_reason":"length"' && out_has '"plan":"exact"' && out_has '"draft":{"kind":"' &&
         field logits_digest "$dir/out" | grep -qx '[0-9a-f]\{16\}'
 }
 check "run --json has every field" run_json

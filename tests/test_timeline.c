@@ -1,5 +1,5 @@
 /* timeline: the ring keeps the last spans whole, from any thread; the file is JSON whose spans nest; an
- * engine's steps fill it. */
+ * engine's steps fill it; and what is drawn of it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,6 +17,7 @@
 
 #include "backend/backend.h"
 #include "base/base.h"
+#include "cli/timeline.h"
 #include "tests/engine_rig.h"
 
 enum { MAX_SPANS = 8192, MAX_DEPTH = 8 };
@@ -242,7 +243,7 @@ static void files_that_cannot_be_written(void **state)
 static struct rig_results results;
 
 /* 64 tokens of the default pair with K = 3; the trace is read. */
-static void run_traced(const char *draft_device)
+static void run_traced(const char *ahead)
 {
     static const int32_t ids[] = { 1, 300, 41 };
     char path[64];
@@ -252,7 +253,7 @@ static void run_traced(const char *draft_device)
     rig_options(&options);
     options.threads = 0;
     options.draft = "auto";
-    options.draft_device = draft_device;
+    options.ahead = ahead;
     options.k = 3;
     td_request_init(&request);
     request.ids = ids;
@@ -288,7 +289,7 @@ static size_t n_overlaps(void)
 static void an_engine_fills_it(void **state)
 {
     (void)state;
-    run_traced(NULL);
+    run_traced("off");
     const size_t n_passes = (size_t)results.result[0].usage.target_passes;
     assert_int_equal(count("verify", TIMELINE_TARGET) + count("prefill", TIMELINE_TARGET), n_passes);
     assert_int_equal(count("commit", TIMELINE_STEP), n_passes);
@@ -306,7 +307,7 @@ static void lanes_overlap(void **state)
         print_message("one core: two lanes cannot run beside each other\n");
         skip();
     }
-    run_traced("cpu");
+    run_traced("on");
     const size_t n_glued = count("glue", TIMELINE_DRAFT);
     assert_true(n_glued > 0 && count("fork", TIMELINE_DRAFT) == n_glued);
     assert_true(count("grow", TIMELINE_DRAFT) > 0);
@@ -314,9 +315,72 @@ static void lanes_overlap(void **state)
     assert_true(n_overlaps() > 0);
 }
 
+/* ---- drawn ---- */
+/* Two rounds: a hit, drafted beside the verify before; and a miss, drafted for while the target waits. */
+static void rounds_are_drawn(void **state)
+{
+    enum { MS = 1000000 };
+    static const struct timeline_span spans[] = {
+        { TIMELINE_TARGET, &timeline_verify, 0, 20 * MS, 4, 1 },
+        { TIMELINE_STEP, &timeline_hit, 20 * MS, 20 * MS, 1, 2 },
+        { TIMELINE_DRAFT, &timeline_glue, 20 * MS, 24 * MS, 3, 1 },
+        { TIMELINE_DRAFT, &timeline_fork, 24 * MS, 25 * MS, 8, 1 },
+        { TIMELINE_DRAFT, &timeline_grow, 25 * MS, 30 * MS, 0, 8 },
+        { TIMELINE_TARGET, &timeline_verify, 20 * MS, 35 * MS, 3, 1 },
+        { TIMELINE_DRAFT, &timeline_grow, 30 * MS, 35 * MS, 1, 8 },
+        { TIMELINE_STEP, &timeline_miss, 36 * MS, 36 * MS, 0, 7 },
+        { TIMELINE_DRAFT, &timeline_draft, 36 * MS, 44 * MS, 1, 1 },
+        { TIMELINE_TARGET, &timeline_verify, 45 * MS, 60 * MS, 3, 1 },
+    };
+    static const char expected[] =
+        "the last 40.00 ms, 1.000 ms a column\n"
+        "target   VVVVVVVVVVVVVVV          VVVVVVVVVVVVVVV\n"
+        "draft    ggggf1111122222 dddddddd                \n"
+        "outcome  H               M                       \n"
+        "V verify, g glue, f fork, 1 grow, by step, d draft while the target waits, H hit, M miss\n"
+        "the draft worked 23.00 ms, 65 % of it beside the target\n";
+    char drawn[1024] = "";
+    (void)state;
+    FILE *file = fmemopen(drawn, sizeof drawn, "w");
+    assert_non_null(file);
+    timeline_draw(file, spans, sizeof spans / sizeof spans[0], &(struct timeline_look){ .width = 50 });
+    fclose(file);
+    assert_string_equal(drawn, expected);
+}
+
+/* Whatever the width and the spans: no line is wider, and nothing lies outside. */
+static void nothing_is_drawn_outside(void **state)
+{
+    static struct timeline_span spans[200];
+    static char drawn[16384];
+    static const struct timeline_kind *const kinds[] = { &timeline_verify, &timeline_grow, &timeline_hit,
+                                                         &timeline_glue, &timeline_plan };
+    (void)state;
+    for (int width = -1; width < 500; width += 7) {
+        int64_t now_ns = 0;
+        for (size_t i = 0; i < 200; i++) {
+            const uint64_t draw = rng_mix64((uint64_t)width * 1000 + i);
+            spans[i] = (struct timeline_span){ (enum timeline_row)(draw % 3), kinds[draw / 8 % 5], now_ns,
+                                               now_ns + (int64_t)(draw / 64 % 5) * 1000, (int64_t)(draw % 40) - 10, 0 };
+            now_ns += (int64_t)(draw / 512 % 2000);
+        }
+        memset(drawn, 0, sizeof drawn);
+        FILE *file = fmemopen(drawn, sizeof drawn, "w");
+        timeline_draw(file, spans, (size_t)(width % 3 == 0 ? 0 : 200), &(struct timeline_look){ .width = width });
+        fclose(file);
+        const int most = width < 40 ? 40 : width > 400 ? 400 : width;
+        int n_lines = 0;
+        for (const char *line = drawn; *line != '\0'; line = strchr(line, '\n') + 1, n_lines++) {
+            assert_true(n_lines == 0 || n_lines > 3 || strcspn(line, "\n") < (size_t)most);
+        }
+        assert_true(n_lines > 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rounds_are_drawn),           cmocka_unit_test(nothing_is_drawn_outside),
         cmocka_unit_test(off_records_nothing),        cmocka_unit_test(the_last_are_kept),
         cmocka_unit_test(many_write_while_one_reads), cmocka_unit_test(the_file_is_a_trace),
         cmocka_unit_test(files_that_cannot_be_written), cmocka_unit_test(an_engine_fills_it),
