@@ -35,8 +35,24 @@ struct draft_rig_options draft_rig_defaults(void)
 
 struct model_draft *draft_rig_model(const struct draft_rig *rig)
 {
+    if (rig->options.ahead != NULL) {
+        return (struct model_draft *)grower_model_draft(draft_rig_ahead(rig)->grower);
+    }
     assert_string_equal(rig->draft->kind->name, "model");
     return (struct model_draft *)rig->draft;
+}
+
+struct ahead *draft_rig_ahead(const struct draft_rig *rig)
+{
+    assert_string_equal(rig->draft->kind->name, "ahead");
+    return (struct ahead *)rig->draft;
+}
+
+void draft_rig_settle(struct draft_rig *rig)
+{
+    for (int i = 0; i < 2; i++) {
+        ahead_job_settle(draft_rig_ahead(rig), &draft_rig_ahead(rig)->jobs[i], false);
+    }
 }
 
 /* ---- the wrapper ---- */
@@ -67,6 +83,22 @@ static void wrapper_propose(struct draft *wrapper, struct draft_ask *asks, int32
     }
 }
 
+static void wrapper_begin(struct draft *wrapper, const struct draft_ask *asks, int32_t n_asks)
+{
+    struct draft_rig *rig = (struct draft_rig *)wrapper;
+    if (rig->draft->kind->begin != NULL) {
+        rig->draft->kind->begin(rig->draft, asks, n_asks);
+    }
+}
+
+static void wrapper_known(struct draft *wrapper)
+{
+    struct draft_rig *rig = (struct draft_rig *)wrapper;
+    if (rig->draft->kind->known != NULL) {
+        rig->draft->kind->known(rig->draft);
+    }
+}
+
 static void wrapper_observe(struct draft *wrapper, const struct draft_verdict *verdicts, int32_t n)
 {
     struct draft_rig *rig = (struct draft_rig *)wrapper;
@@ -92,6 +124,18 @@ static struct model *load(struct draft_rig *rig, const char *name, const char *q
     return model;
 }
 
+static void open_ahead(struct draft_rig *rig, struct draft_model_options model)
+{
+    struct ahead_options options = *rig->options.ahead;
+    const int n = rig->options.draft_threads > 0 ? rig->options.draft_threads : 1;
+    must(lane_create(rig->backend, &(struct lane_options){ .n_workers = n, .caller_is_worker = true },
+                     &rig->draft_lane));
+    model.lane = rig->draft_lane;
+    options.grower.model = model;
+    options.step_lane = rig->lane;
+    must(draft_ahead_create(&options, &rig->draft));
+}
+
 static void open_draft(struct draft_rig *rig)
 {
     const struct draft_rig_options *o = &rig->options;
@@ -115,11 +159,16 @@ static void open_draft(struct draft_rig *rig)
     }
     const struct model *model = rig->draft_model != NULL ? rig->draft_model : rig->target_model;
     const int32_t enough = o->max_batch * ((context + page_slots - 1) / page_slots);
-    must(draft_model_create(&(struct draft_model_options){
+    const struct draft_model_options options = {
         .common = common, .model = model, .lane = rig->lane, .kv = KV_F16, .context = context,
         .page_slots = page_slots, .n_pages = o->draft_pages > 0 ? o->draft_pages : enough,
         .prefill_chunk = o->draft_chunk, .n_vocab_common = o->n_vocab_common, .kept_ids = o->kept_ids,
-        .n_kept = o->n_kept }, &rig->draft));
+        .n_kept = o->n_kept };
+    if (o->ahead != NULL) {
+        open_ahead(rig, options);
+    } else {
+        must(draft_model_create(&options, &rig->draft));
+    }
     rig->fresh = draft_rig_model(rig)->store;
     rig->fresh.n_pages = (o->context + page_slots - 1) / page_slots;
     must(kv_store_init(rig->backend, &rig->fresh));
@@ -129,7 +178,7 @@ static void open_draft(struct draft_rig *rig)
 void draft_rig_open(struct draft_rig *rig, const struct draft_rig_options *options)
 {
     static const struct draft_kind kind = { "wrapper", wrapper_propose, wrapper_observe, wrapper_forget,
-                                            wrapper_destroy, NULL, NULL };
+                                            wrapper_destroy, wrapper_begin, wrapper_known };
     *rig = (struct draft_rig){ .options = *options };
     const struct draft_rig_options *o = &rig->options;
     must(backend_create("cpu", NULL, &rig->backend));
@@ -149,6 +198,9 @@ void draft_rig_open(struct draft_rig *rig, const struct draft_rig_options *optio
     open_draft(rig);
     draft_base_init(&rig->wrapper, &kind, "model");
     rig->wrapper.context = rig->draft->context;
+    rig->wrapper.n_sources = rig->draft->n_sources;
+    memcpy(rig->wrapper.source_name, rig->draft->source_name, sizeof rig->wrapper.source_name);
+    memcpy(rig->wrapper.calibration, rig->draft->calibration, sizeof rig->wrapper.calibration);
     loop.target = rig->target;
     loop.draft = &rig->wrapper;
     must(scheduler_create(&loop, &rig->scheduler));
@@ -169,6 +221,7 @@ void draft_rig_close(struct draft_rig *rig)
     target_destroy(rig->target);
     model_destroy(rig->draft_model);
     model_destroy(rig->target_model);
+    lane_destroy(rig->draft_lane);
     lane_destroy(rig->lane);
     backend_destroy(rig->backend);
 }
@@ -264,6 +317,9 @@ static void check_draft(struct draft_rig *rig)
     struct kv_table *tables[64];
     const struct model_draft *draft = draft_rig_model(rig);
     assert_in_range(rig->options.max_batch, 1, 64);
+    if (rig->options.ahead != NULL) {
+        draft_rig_settle(rig);
+    }
     for (int32_t i = 0; i < rig->options.max_batch; i++) {
         tables[i] = draft->places[i].table;
     }
@@ -279,7 +335,8 @@ void draft_rig_step(struct draft_rig *rig)
 {
     scheduler_step(rig->scheduler);
     must(scheduler_check(rig->scheduler));
-    if (rig->options.k > 0 && rig->options.draft_layers == 0) {
+    const bool may_look = rig->options.ahead == NULL || rig->options.checks_kv; /* its thread may be at work */
+    if (rig->options.k > 0 && rig->options.draft_layers == 0 && may_look) {
         check_draft(rig);
     }
 }
@@ -306,6 +363,7 @@ void draft_rig_assert_plain(const struct draft_rig *rig)
     static struct draft_rig plain;
     struct draft_rig_options options = rig->options;
     options.k = options.n_nodes = options.n_pages = 0;
+    options.ahead = NULL;
     draft_rig_open(&plain, &options);
     for (int32_t i = 0; i < rig->n_requests; i++) {
         const struct draft_rig_request spec = memory.requests[i];

@@ -4,6 +4,7 @@
 #ifndef TESTS_DRAFT_RIG_H
 #define TESTS_DRAFT_RIG_H
 
+#include "draft/ahead_private.h"
 #include "draft/model_draft.h"
 #include "scheduler/private.h"
 
@@ -24,6 +25,10 @@ struct draft_rig_options {
     bool checks_kv;              /* O4 after each step */
     int threads;
     const char *k_pattern;       /* digits: K of the round, cyclic; NULL: always k */
+    /* A draft that works ahead, on a thread and a lane of its own. The rig fills in the model and the lanes;
+     * NULL: drafting and verifying in turn. With checks_kv each step waits for the draft's thread. */
+    const struct ahead_options *ahead;
+    int draft_threads;           /* of that lane; 0: 1 */
 };
 /* Small and quick: tiny model, 2 sequences of 128 positions, K = 4. */
 struct draft_rig_options draft_rig_defaults(void);
@@ -40,7 +45,7 @@ struct draft_rig {
     struct draft wrapper;        /* what the scheduler sees */
     struct draft_rig_options options;
     struct backend *backend;
-    struct lane *lane;
+    struct lane *lane, *draft_lane; /* draft_lane: of a draft that works ahead */
     struct model *target_model, *draft_model;
     struct target *target;
     struct draft *draft;         /* the one under test */
@@ -63,8 +68,11 @@ void draft_rig_run(struct draft_rig *rig); /* until nothing runs or waits */
 const struct sequence *draft_rig_sequence(const struct draft_rig *rig, int32_t idx);
 /* The same requests without a draft give the same tokens, endings and digests. */
 void draft_rig_assert_plain(const struct draft_rig *rig);
-/* The draft under test as what it is. */
+/* The draft under test as what it is; the model draft inside one that works ahead. */
 struct model_draft *draft_rig_model(const struct draft_rig *rig);
+struct ahead *draft_rig_ahead(const struct draft_rig *rig);
+/* Until the draft's thread has nothing to do. */
+void draft_rig_settle(struct draft_rig *rig);
 /* Accepted and proposed tokens of all requests so far. */
 struct td_draft_counts draft_rig_counts(const struct draft_rig *rig);
 /* Greater in a full run than under sanitizers. */
