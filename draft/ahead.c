@@ -7,8 +7,8 @@
 static const double FALLBACK_NEWS = 1.0 / 8.0; /* share of the newest step in what fallbacks take */
 
 /* ---- looking up ---- */
-static const struct ahead_table *table_of(const struct ahead *ahead, const struct draft_ask *ask,
-                                          struct ahead_outcome *outcome)
+const struct ahead_table *ahead_table_of(const struct ahead *ahead, const struct draft_ask *ask,
+                                         struct ahead_outcome *outcome)
 {
     const struct ahead_job *job = ahead->prepared;
     for (int32_t i = 0; job != NULL && i < job->n_rounds; i++) {
@@ -29,7 +29,7 @@ static bool is_kept(const struct ahead *ahead, const struct draft_ask *ask)
 static bool serve(struct ahead *ahead, struct draft_ask *ask)
 {
     struct ahead_outcome outcome;
-    const struct ahead_table *table = table_of(ahead, ask, &outcome);
+    const struct ahead_table *table = ahead_table_of(ahead, ask, &outcome);
     if (table == NULL) {
         ahead->report.unprepared++;
         return false;
@@ -352,8 +352,8 @@ enum status draft_ahead_create(const struct ahead_options *options, struct draft
     ahead_mode_begin(&ahead->modes, options->when == AHEAD_WHEN_FASTER);
     draft_base_init(&ahead->base, &ahead_kind, "ahead");
     ahead->base.source_name[AHEAD_SOURCE_MODEL] = "model";
-    ahead->base.source_name[AHEAD_SOURCE_NGRAM] = "ngram";
-    ahead->base.n_sources = AHEAD_SOURCE_NGRAM + 1;
+    ahead->base.source_name[AHEAD_SOURCE_FALLBACK] = "fallback";
+    ahead->base.n_sources = AHEAD_SOURCE_FALLBACK + 1;
     for (int32_t i = 0; i < ahead->base.n_sources; i++) {
         calibration_init(&ahead->base.calibration[i]);
     }

@@ -73,6 +73,8 @@ struct ahead_outcome { int32_t n_accepted, token; };
 bool ahead_table_outcome(const struct ahead_table *table, const struct draft_ask *ask, struct ahead_outcome *out);
 /* The branch of an outcome, NULL: a miss, or nothing stands yet. */
 const struct ahead_branch *ahead_table_find(const struct ahead_table *table, struct ahead_outcome outcome);
+/* The likeliest branch of that many accepted tokens, NULL: there is none. */
+const struct ahead_branch *ahead_table_neighbour(const struct ahead_table *table, int32_t n_accepted);
 /* Tokens of a branch that may be read now. */
 int32_t ahead_branch_n(const struct ahead_table *table, const struct ahead_branch *branch);
 
@@ -129,6 +131,7 @@ enum ahead_fallback {
     AHEAD_FALLBACK_AUTO,        /* whichever brings most for its time */
     AHEAD_FALLBACK_NONE,        /* K = 0 */
     AHEAD_FALLBACK_LOOKUP,      /* n-grams */
+    AHEAD_FALLBACK_BRANCH,      /* what was prepared behind the likeliest other token of that place */
     AHEAD_FALLBACK_DRAFT        /* chains, just in time */
 };
 enum ahead_when {
@@ -146,7 +149,7 @@ struct ahead_options {
     int32_t kept_hits;          /* tests: percent of hits that are kept, chosen by a hash of the key; the rest
                                  * become misses */
 };
-/* Starts the thread. The draft takes the sources "ahead", "model" and "ngram". */
+/* Starts the thread. The draft takes the sources "ahead", "model" and "fallback" (lookups, other branches). */
 enum status draft_ahead_create(const struct ahead_options *options, struct draft **out);
 uint64_t draft_ahead_bytes(const struct draft *draft);
 

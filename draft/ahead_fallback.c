@@ -4,7 +4,7 @@
  * rejection rule and a fixed K it is always chains, so that a seed gives its text again. */
 #include "draft/ahead_private.h"
 
-enum { TRIES_AT_FIRST = 4, TRY_AGAIN_EVERY = 48 };
+enum { TRIES_AT_FIRST = 3, TRY_AGAIN_EVERY = 48, N_FALLBACKS = AHEAD_FALLBACK_DRAFT };
 static const double NEWS = 1.0 / 16.0; /* share of the newest step in a record */
 
 static double rate_of(const struct fallback_record *record)
@@ -25,7 +25,7 @@ static enum ahead_fallback measured_best(const struct ahead *ahead)
         best = rate_of(record) > rate_of(&ahead->fallbacks[best]) ? f : best;
     }
     if (n_steps % TRY_AGAIN_EVERY == 0) { /* in turn */
-        return (enum ahead_fallback)(AHEAD_FALLBACK_NONE + n_steps / TRY_AGAIN_EVERY % 3);
+        return (enum ahead_fallback)(AHEAD_FALLBACK_NONE + n_steps / TRY_AGAIN_EVERY % N_FALLBACKS);
     }
     return best;
 }
@@ -85,17 +85,34 @@ static void draft_now(struct ahead *ahead, struct draft_ask *asks, int32_t n_ask
     ahead->report.exposed_seconds += (double)(clock_now_ns() - begin_ns) * 1e-9;
 }
 
+/* What followed another token there may follow this one too. With the rejection rule nothing is served
+ * that was not drawn behind the tokens it stands behind. */
+static void take_neighbours(const struct ahead *ahead, struct draft_ask *asks, int32_t n_asks)
+{
+    for (int32_t i = 0; i < n_asks; i++) {
+        struct ahead_outcome outcome;
+        const struct ahead_table *table = ahead_table_of(ahead, &asks[i], &outcome);
+        const struct ahead_branch *branch =
+            table != NULL && !asks[i].wants_prob ? ahead_table_neighbour(table, outcome.n_accepted) : NULL;
+        const int32_t n = branch != NULL ? ahead_branch_n(table, branch) : 0;
+        draft_proposal_chain(&asks[i].proposal, n > 0 ? branch->next : NULL, n < asks[i].k_max ? n : asks[i].k_max,
+                             AHEAD_SOURCE_FALLBACK, n > 0 ? branch->hint : NULL);
+    }
+}
+
 void ahead_fallback_run(struct ahead *ahead, enum ahead_fallback fallback, struct draft_ask *asks, int32_t n_asks)
 {
     if (fallback == AHEAD_FALLBACK_DRAFT) {
         draft_now(ahead, asks, n_asks);
     } else if (fallback == AHEAD_FALLBACK_LOOKUP) {
         ahead->lookup->kind->propose(ahead->lookup, asks, n_asks);
+    } else if (fallback == AHEAD_FALLBACK_BRANCH) {
+        take_neighbours(ahead, asks, n_asks);
     }
     for (int32_t i = 0; i < n_asks; i++) {
         if (fallback == AHEAD_FALLBACK_NONE) {
             asks[i].proposal.n = 0;
         }
-        take_source(&asks[i].proposal, fallback == AHEAD_FALLBACK_DRAFT ? AHEAD_SOURCE_MODEL : AHEAD_SOURCE_NGRAM);
+        take_source(&asks[i].proposal, fallback == AHEAD_FALLBACK_DRAFT ? AHEAD_SOURCE_MODEL : AHEAD_SOURCE_FALLBACK);
     }
 }

@@ -6,7 +6,7 @@
 
 #include "draft/ahead.h"
 
-enum ahead_source { AHEAD_SOURCE_AHEAD, AHEAD_SOURCE_MODEL, AHEAD_SOURCE_NGRAM };
+enum ahead_source { AHEAD_SOURCE_AHEAD, AHEAD_SOURCE_MODEL, AHEAD_SOURCE_FALLBACK };
 
 /* A sequence's tokens and parameters, kept for a job, since the step thread's own move on meanwhile. */
 struct ahead_text {
@@ -80,6 +80,10 @@ struct ahead {
     struct ahead_report report;
     uint64_t bytes;
 };
+
+/* What was prepared for the round that the ask's last tokens came from; NULL: nothing. */
+const struct ahead_table *ahead_table_of(const struct ahead *ahead, const struct draft_ask *ask,
+                                         struct ahead_outcome *outcome);
 
 /* ---- ahead_thread.c: jobs between the two threads ---- */
 enum status ahead_thread_start(struct ahead *ahead);

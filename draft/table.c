@@ -57,6 +57,17 @@ const struct ahead_branch *ahead_table_find(const struct ahead_table *table, str
     return NULL;
 }
 
+const struct ahead_branch *ahead_table_neighbour(const struct ahead_table *table, int32_t n_accepted)
+{
+    const int32_t n = atomic_load_explicit(&table->n_ready, memory_order_acquire) < 0 ? 0 : table->n_branches;
+    for (int32_t i = 0; i < n; i++) { /* likeliest first */
+        if (table->branch[i].n_accepted == n_accepted) {
+            return &table->branch[i];
+        }
+    }
+    return NULL;
+}
+
 int32_t ahead_branch_n(const struct ahead_table *table, const struct ahead_branch *branch)
 {
     const int32_t n_ready = atomic_load_explicit(&table->n_ready, memory_order_acquire);

@@ -19,8 +19,8 @@ static int word_idx(const char *text, const char *const *words, int n)
 
 static enum ahead_fallback fallback_of(const struct td_engine_options *options)
 {
-    static const char *const words[] = { "auto", "none", "lookup", "draft" };
-    return (enum ahead_fallback)(options->fallback != NULL ? word_idx(options->fallback, words, 4) : 0);
+    static const char *const words[] = { "auto", "none", "lookup", "branch", "draft" };
+    return (enum ahead_fallback)(options->fallback != NULL ? word_idx(options->fallback, words, 5) : 0);
 }
 
 /* Of a list the budget is what it adds up to, where none is given. */
@@ -56,7 +56,7 @@ enum status engine_ahead_plan(const struct td_engine_options *options, struct en
                            options->ahead);
     }
     if ((int)fallback_of(options) < 0) {
-        return status_fail(STATUS_INVALID, "expected a fallback of auto, none, lookup or draft, found '%s'",
+        return status_fail(STATUS_INVALID, "expected a fallback of auto, none, lookup, branch or draft, found '%s'",
                            options->fallback);
     }
     if (options->ahead_budget < 0 || options->ahead_budget > FANOUT_MAX_BUDGET || options->ahead_hits < 0 ||
