@@ -55,6 +55,8 @@ struct td_engine_options {
     int32_t ahead_hits;        /* percent of prepared proposals that are used, the others are dropped: for
                                 * tests (default 100) */
     int32_t lend;              /* 1 = idle cores of one device help the other (default 1) */
+    int32_t virtual_pass_us, virtual_row_us; /* for measurements: a target's pass of n rows lasts so long + n times
+                                * so long, if it can; 0, 0 = as long as it takes */
     const char *isa;           /* "scalar", "avx2", "avx512"; NULL = best */
     const char *plan;          /* "exact" */
     const char *kv;            /* "f16", "f32" */
@@ -119,6 +121,7 @@ struct td_engine_stats {
     uint64_t page_copies;      /* KV pages copied on write, the only KV bytes that ever move */
     uint64_t scheduler_cpu_ns; /* step thread's CPU time outside passes and sampling */
     uint64_t pass_ns;          /* wall time inside target passes */
+    uint64_t late_passes;      /* that took longer than virtual_pass_us asked */
     struct td_draft_counts drafted;
     struct td_ahead_counts ahead; /* all zero: the draft does not work ahead */
     double speedup_vs_plain;   /* tokens/s over those of plain rounds, measured; 0 = not yet */

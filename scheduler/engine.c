@@ -88,6 +88,16 @@ static enum status open_model(struct td_engine *engine, const struct td_engine_o
     return status;
 }
 
+static enum status open_virtual_target(struct td_engine *engine, const struct td_engine_options *options)
+{
+    if (options->virtual_pass_us == 0 && options->virtual_row_us == 0) {
+        return STATUS_OK;
+    }
+    return virtual_target_create(&(struct virtual_target_options){ .behind = engine->target,
+        .pass_ns = (int64_t)options->virtual_pass_us * 1000, .row_ns = (int64_t)options->virtual_row_us * 1000 },
+        &engine->virtual_target);
+}
+
 static enum status open_scheduler(struct td_engine *engine, const struct td_engine_options *options)
 {
     const struct engine_plan *plan = &engine->plan;
@@ -101,9 +111,10 @@ static enum status open_scheduler(struct td_engine *engine, const struct td_engi
         .model = engine->model, .lane = engine->lane, .kv = plan->kv, .page_slots = plan->page_slots,
         .n_pages = plan->n_pages, .cap_rows = scheduler_cap_rows(&loop),
         .cap_logits = scheduler_cap_logits(&loop) }, &engine->target));
+    TRY(open_virtual_target(engine, options));
     TRY(engine_draft_open(engine, options));
     TRY(outbox_create(engine->tokenizer, engine->info.fingerprint, &engine->outbox));
-    loop.target = engine->target;
+    loop.target = engine->virtual_target != NULL ? engine->virtual_target : engine->target;
     loop.draft = engine->draft;
     loop.outbox = engine->outbox;
     TRY(scheduler_create(&loop, &engine->scheduler));
@@ -195,6 +206,7 @@ void td_engine_close(struct td_engine *engine)
     queue_destroy(engine->inbox);
     outbox_destroy(engine->outbox); /* and all requests */
     engine_draft_close(engine);
+    target_destroy(engine->virtual_target);
     target_destroy(engine->target);
     text_close(engine->tokenizer);
     model_destroy(engine->model);

@@ -43,6 +43,7 @@ struct td_engine {
     struct lane *draft_lane;                /* NULL: a draft model runs on the target's */
     struct model *model;
     struct target *target;
+    struct target *virtual_target;          /* NULL, or what the scheduler has in its place */
     struct draft *draft;
     struct model *draft_model;              /* NULL: the draft is no model */
     int32_t n_vocab_common, draft_context;  /* of draft_model */

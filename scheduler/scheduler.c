@@ -308,6 +308,7 @@ struct td_engine_stats scheduler_stats(const struct scheduler *s)
     const struct policy_report report = policy_report(s->policy);
     struct td_engine_stats stats = s->stats;
     stats.speedup_vs_plain = report.speedup_vs_plain;
+    stats.late_passes = virtual_target_report(s->options.target).late;
     stats.ahead = ahead_counts(s->options.draft);
     stats.draft_seconds = report.draft_seconds;
     stats.verify_seconds = report.verify_seconds;

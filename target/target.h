@@ -58,4 +58,6 @@ static inline void target_destroy(struct target *target)
     }
 }
 
+#include "target/virtual_target.h" /* a part of this door */
+
 #endif
