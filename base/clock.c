@@ -26,6 +26,17 @@ int64_t clock_thread_cpu_ns(void)
     return clock_read_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
+void clock_wait_until(int64_t ns)
+{
+    const int64_t spun_ns = 100 * 1000; /* the system may wake us so late */
+    for (int64_t left = ns - clock_now_ns(); left > 0; left = ns - clock_now_ns()) {
+        if (left > spun_ns) {
+            const int64_t slept = left - spun_ns;
+            nanosleep(&(struct timespec){ .tv_sec = slept / 1000000000, .tv_nsec = slept % 1000000000 }, NULL);
+        }
+    }
+}
+
 /* Field 22 of /proc/self/stat: start time in clock ticks since boot; -1 if unreadable. The name in
  * field 2 may hold spaces and brackets, so fields are counted from its last closing bracket. */
 static int64_t clock_start_ticks(void)

@@ -133,6 +133,8 @@ struct draft_model_options {
     int32_t context;              /* positions of the draft, at most those its model was loaded for */
     int32_t page_slots, n_pages;  /* pages for one context at least */
     int32_t scratch_slots;        /* of a sequence, behind its context: branches grow there */
+    int64_t least_pass_ns;        /* a pass takes no less, whatever its rows: a stand-in for a device on which
+                                   * few rows cost what one does (benchmarks); 0: as long as it takes */
     int32_t prefill_chunk;        /* rows of committed tokens that a pass catches up on */
     int32_t n_vocab_common;       /* ids from here on mean different things, or nothing, and are never
                                    * proposed; 0 = the smaller vocabulary's. Ids that the draft does not

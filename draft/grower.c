@@ -11,7 +11,9 @@ const float *grower_forward(struct grower *grower, const struct pass *pass)
     struct lane *lane = model->options.lane;
     grower->pass = *pass;
     grower->pass.head = model->head.data != NULL ? &model->head : NULL;
-    lane_wait(lane, model_forward(model->options.model, lane, &model->store, &grower->pass, grower->buffers));
+    const int64_t begin_ns = clock_now_ns();
+    model_draft_wait(model, model_forward(model->options.model, lane, &model->store, &grower->pass, grower->buffers),
+                     begin_ns);
     grower->report.rows += (uint64_t)pass->n_rows;
     return pass_buffers_logits(grower->buffers);
 }

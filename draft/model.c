@@ -84,6 +84,14 @@ void model_draft_leave(struct model_draft *draft, const struct draft_ask *ask, i
     kv_prefix_publish(draft->prefix, ask->tenant, ask->tokens, place->table);
 }
 
+void model_draft_wait(const struct model_draft *draft, uint64_t ticket, int64_t begin_ns)
+{
+    lane_wait(draft->options.lane, ticket);
+    if (draft->options.least_pass_ns > 0) {
+        clock_wait_until(begin_ns + draft->options.least_pass_ns);
+    }
+}
+
 void model_draft_use_lane(struct model_draft *draft, struct lane *lane)
 {
     draft->options.lane = lane;
@@ -105,7 +113,9 @@ static const float *model_draft_forward(void *user, const struct pass *pass)
     struct lane *lane = draft->options.lane;
     draft->pass = *pass;
     draft->pass.head = draft->head.data != NULL ? &draft->head : NULL;
-    lane_wait(lane, model_forward(draft->options.model, lane, &draft->store, &draft->pass, draft->buffers));
+    const int64_t begin_ns = clock_now_ns();
+    model_draft_wait(draft, model_forward(draft->options.model, lane, &draft->store, &draft->pass, draft->buffers),
+                     begin_ns);
     if (backend_health(draft->backend) != STATUS_OK) {
         return NULL; /* I9 */
     }

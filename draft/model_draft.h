@@ -34,6 +34,9 @@ struct model_draft {
 /* Its passes and choices run there from now on; both lanes are of one backend. */
 void model_draft_use_lane(struct model_draft *draft, struct lane *lane);
 
+/* Waits for a pass that was submitted at begin_ns. */
+void model_draft_wait(const struct model_draft *draft, uint64_t ticket, int64_t begin_ns);
+
 /* ---- one round of a place: enter, take pages, feed rows, leave ---- */
 /* The place's table holds what this sequence has cached, or nothing. */
 struct model_place *model_draft_enter(struct model_draft *draft, const struct draft_ask *ask);
