@@ -18,6 +18,7 @@ const struct bench_question bench_table[] = {
     {"load", "loading a model against reading its file, milliseconds", bench_load},
     {"first-token", "from the start of the program to the first byte of text, milliseconds", bench_first_token},
     {"speculate", "speculation against its own plain decoding, by source and K, tokens a second", bench_speculate},
+    {"fanout", "outcomes prepared for: learned, geometric and uniform plans on recorded outcomes, share missed", bench_fanout},
     {"batch", "many sequences at once, by batch, K and agreement, tokens a second", bench_batch},
     {"memory", "peak memory of a run over the bytes of its model", bench_memory},
 };
