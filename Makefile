@@ -201,7 +201,7 @@ fuzz: deps deps-fuzz ## each parser under libFuzzer for FUZZ_SECONDS (60)
 	$(SUBMAKE) -s SAN=fuzz CC=clang fuzz-build
 	@tools/run_fuzz build/fuzz/fuzz $(FUZZ_SECONDS)
 
-test-build: $(TANDEM) $(TESTS) $(EXAMPLES) $(REPLAYS) $(CORE_CHECK)
+test-build: $(TANDEM) $(TESTS) $(EXAMPLES) $(REPLAYS) $(CORE_CHECK) $(if $(HAVE_CXX),$(BUILD)/gpu/gpu_parity_emulated)
 
 test-run:
 	@tools/run_tests $(BUILD) $(TESTS) $(TEST_SCRIPTS) $(CORE_CHECK) $(EXAMPLES) $(REPLAYS)
@@ -299,6 +299,8 @@ $(BUILD)/fuzz/replay_%: $(BUILD)/fuzz/fuzz_%.o $(BUILD)/fuzz/replay.o $(LIB)
 $(BUILD)/fuzz/fuzz_%: $(BUILD)/fuzz/fuzz_%.o $(LIB)
 	$(call say,link,$@)
 	$(SHOW)$(CC) $(CFLAGS_ALL) -fsanitize=fuzzer $< $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT)
+
+include gpu/gpu.mk
 
 -include cli/version.mk
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -24,13 +24,31 @@ struct fixture {
     struct shape shape;
     struct bed bed;
     struct kv_store store;
-    struct kv_view views[N_SEQS];
-    uint32_t pages[N_SEQS][PAGES_PER_SEQ];
-    int32_t path[N_SEQS][KV_PATH_CAP];
+    struct kv_view *views;            /* [N_SEQS] */
+    uint32_t (*pages)[PAGES_PER_SEQ]; /* [N_SEQS] */
+    int32_t (*path)[KV_PATH_CAP];     /* [N_SEQS] */
 };
 
 /* Bytes of K, and of V. */
 static size_t half_bytes(const struct kv_store *store) { return kv_store_bytes(store) / 2; }
+
+/* The same store in memory of the device's own, an output. */
+static struct kv_store store_copy(const struct kv_store *store)
+{
+    const size_t bytes = half_bytes(store);
+    struct kv_store copy = *store;
+    copy.k = bed_output(2 * bytes, 1);
+    copy.v = copy.k + bytes;
+    memcpy(copy.k, store->k, bytes);
+    memcpy(copy.v, store->v, bytes);
+    return copy;
+}
+
+static void assert_same_store(const struct kv_store *found, const struct kv_store *expected)
+{
+    assert_memory_equal(found->k, expected->k, half_bytes(expected));
+    assert_memory_equal(found->v, expected->v, half_bytes(expected));
+}
 
 static void store_init(struct fixture *f, int32_t n_pages)
 {
@@ -53,6 +71,9 @@ static void views_init(struct fixture *f)
         n_pages += (s->len[i] + s->page_slots - 1) / s->page_slots;
     }
     store_init(f, n_pages);
+    f->views = bed_alloc_pointers(N_SEQS, sizeof *f->views);
+    f->pages = bed_alloc(N_SEQS, sizeof *f->pages);
+    f->path = bed_alloc(N_SEQS, sizeof *f->path);
     next = n_pages;
     for (int32_t i = 0; i < N_SEQS; i++) {
         const int32_t fork = s->len[i] - s->n_path[i], n = (fork + s->page_slots - 1) / s->page_slots;
@@ -72,7 +93,7 @@ static void fill(struct fixture *f)
 {
     const struct shape *s = &f->shape;
     const size_t width = (size_t)s->n_kv_heads * (size_t)s->head_dim;
-    float *q = mem_alloc(width, sizeof *q), *k = mem_alloc(width, sizeof *k), *v = mem_alloc(width, sizeof *v);
+    float *q = bed_alloc(width, sizeof *q), *k = bed_alloc(width, sizeof *k), *v = bed_alloc(width, sizeof *v);
     for (int32_t i = 0; i < N_SEQS; i++) {
         for (int32_t p = 0; p < s->len[i]; p++) {
             const int32_t none = -1, slot = kv_view_slot(&f->views[i], s->page_slots, p);
@@ -86,9 +107,9 @@ static void fill(struct fixture *f)
             bed_wait(&f->bed);
         }
     }
-    mem_free(q);
-    mem_free(k);
-    mem_free(v);
+    bed_free(q);
+    bed_free(k);
+    bed_free(v);
 }
 
 static void fixture_init(struct fixture *f, const struct shape *shape)
@@ -102,6 +123,9 @@ static void fixture_init(struct fixture *f, const struct shape *shape)
 
 static void fixture_deinit(struct fixture *f)
 {
+    bed_free(f->views);
+    bed_free(f->pages);
+    bed_free(f->path);
     kv_store_deinit(f->bed.backend, &f->store);
     bed_deinit(&f->bed);
 }
@@ -111,7 +135,7 @@ static void check_rows(struct fixture *f, const int32_t *seq_of_row, const int32
     const struct shape *s = &f->shape;
     const int32_t n_heads = s->n_kv_heads * s->n_group;
     const size_t n = (size_t)n_rows * (size_t)n_heads * (size_t)s->head_dim;
-    float *q = bed_floats(n), *expected = mem_alloc(n, sizeof *expected);
+    float *q = bed_floats(n), *expected = bed_alloc(n, sizeof *expected);
     int32_t n_segments = 1;
     for (int32_t i = 0; i < n_rows; i++) {
         const int32_t needed = position[i] / SEGMENT_ELEMS + 1;
@@ -125,15 +149,16 @@ static void check_rows(struct fixture *f, const int32_t *seq_of_row, const int32
         .store = &f->store, .layer = LAYER, .n_rows = n_rows, .n_heads = n_heads, .window = s->window,
         .scale = 0.125f });
     bed_wait(&f->bed);
+    struct kv_store store = store_copy(&f->store);
     for (int backward = 0; backward < 2; backward++) {
         float *out = bed_output(n, sizeof *out);
         float *scratch = bed_output(cuda_attention_scratch_floats(n_rows, n_heads, s->head_dim, n_segments),
                                     sizeof *scratch);
         bed_order(backward);
-        bed_launched(cuda_attention(&(struct cuda_op_attention){
+        BED_RUN(cuda_attention, &(struct cuda_op_attention){
             .q = q, .out = out, .views = f->views, .seq_of_row = seq_of_row, .position = position,
-            .store = f->store, .layer = LAYER, .n_rows = n_rows, .n_heads = n_heads, .window = s->window,
-            .scale = 0.125f, .n_segments = n_segments, .scratch = scratch }, NULL));
+            .store = store, .layer = LAYER, .n_rows = n_rows, .n_heads = n_heads, .window = s->window,
+            .scale = 0.125f, .n_segments = n_segments, .scratch = scratch });
         char what[96];
         snprintf(what, sizeof what, "head_dim %d, %d heads share, %d rows, window %d", s->head_dim, s->n_group,
                  n_rows, s->window);
@@ -141,15 +166,16 @@ static void check_rows(struct fixture *f, const int32_t *seq_of_row, const int32
         bed_output_free(out);
         bed_output_free(scratch);
     }
-    mem_free(q);
-    mem_free(expected);
+    bed_output_free(store.k);
+    bed_free(q);
+    bed_free(expected);
 }
 
 /* n_rows rows from the end of each sequence in turn; the fifth is a pad. */
 static void check(const struct shape *shape, int32_t n_rows)
 {
     struct fixture f;
-    int32_t seq_of_row[MAX_ROWS], position[MAX_ROWS];
+    int32_t *seq_of_row = bed_alloc(MAX_ROWS, sizeof *seq_of_row), *position = bed_alloc(MAX_ROWS, sizeof *position);
     fixture_init(&f, shape);
     for (int32_t i = 0; i < n_rows; i++) {
         const int32_t seq = i % N_SEQS, back = i / N_SEQS * 5;
@@ -157,6 +183,8 @@ static void check(const struct shape *shape, int32_t n_rows)
         position[i] = i == 4 ? -1 : shape->len[seq] - 1 - back < 0 ? 0 : shape->len[seq] - 1 - back;
     }
     check_rows(&f, seq_of_row, position, n_rows);
+    bed_free(seq_of_row);
+    bed_free(position);
     fixture_deinit(&f);
 }
 
@@ -217,31 +245,25 @@ static void check_rope(enum kv_type type, int32_t n_rows, int32_t head_dim, int3
 {
     enum { N_HEADS = 4, N_KV = 2, N_POSITIONS = 40 };
     struct fixture f = { .shape = { type, head_dim, N_KV, 2, 16, 0, { 0 }, { 0 } } };
-    int32_t position[MAX_ROWS], slot[MAX_ROWS];
+    int32_t *position = bed_alloc(MAX_ROWS, sizeof *position), *slot = bed_alloc(MAX_ROWS, sizeof *slot);
     bed_init(&f.bed);
     store_init(&f, 20);
     const size_t n_q = (size_t)(n_rows * N_HEADS * head_dim), n_k = n_q / N_HEADS * N_KV;
-    const size_t bytes = half_bytes(&f.store);
     float *q = bed_floats(n_q), *k = bed_floats(n_k), *v = bed_floats(n_k), *norm = bed_floats((size_t)head_dim);
     float *table = bed_floats((size_t)(2 * N_POSITIONS * rope_dims));
     float *q_out = bed_output(n_q, 4), *k_out = bed_output(n_k, 4);
-    unsigned char *stored = bed_output(2 * bytes, 1);
     for (int32_t i = 0; i < n_rows; i++) {
         position[i] = i % 6 == 3 ? -1 : i * 7 % N_POSITIONS;
         slot[i] = i % 5 == 2 ? -1 : (i * 37 + 5) % (20 * 16);
     }
     struct cuda_op_rope_store op = {
         .q = q_out, .k = k_out, .v = v, .cos = table, .sin = table + N_POSITIONS * rope_dims, .position = position,
-        .slot = slot, .store = f.store, .layer = LAYER, .n_rows = n_rows, .n_heads = N_HEADS,
+        .slot = slot, .store = store_copy(&f.store), .layer = LAYER, .n_rows = n_rows, .n_heads = N_HEADS,
         .rope_dims = rope_dims, .q_norm = normed ? norm : NULL, .k_norm = normed ? norm : NULL, .norm_eps = 1e-6f };
     memcpy(q_out, q, n_q * 4);
     memcpy(k_out, k, n_k * 4);
-    memcpy(stored, f.store.k, bytes);
-    memcpy(stored + bytes, f.store.v, bytes);
-    op.store.k = stored;
-    op.store.v = stored + bytes;
     bed_order(n_rows % 2);
-    bed_launched(cuda_rope_store(&op, NULL));
+    BED_RUN(cuda_rope_store, &op);
     backend_rope_store(f.bed.lane, &(struct op_rope_store){
         .q = q, .k = k, .v = v, .cos = op.cos, .sin = op.sin, .position = position, .slot = slot, .store = &f.store,
         .layer = LAYER, .n_rows = n_rows, .n_heads = N_HEADS, .rope_dims = rope_dims, .q_norm = op.q_norm,
@@ -249,16 +271,17 @@ static void check_rope(enum kv_type type, int32_t n_rows, int32_t head_dim, int3
     bed_wait(&f.bed);
     bed_assert_same("q", q_out, q, n_q);
     bed_assert_same("k", k_out, k, n_k);
-    assert_memory_equal(stored, f.store.k, bytes);
-    assert_memory_equal(stored + bytes, f.store.v, bytes);
+    assert_same_store(&op.store, &f.store);
     bed_output_free(q_out);
     bed_output_free(k_out);
-    bed_output_free(stored);
-    mem_free(q);
-    mem_free(k);
-    mem_free(v);
-    mem_free(norm);
-    mem_free(table);
+    bed_output_free(op.store.k);
+    bed_free(position);
+    bed_free(slot);
+    bed_free(q);
+    bed_free(k);
+    bed_free(v);
+    bed_free(norm);
+    bed_free(table);
     fixture_deinit(&f);
 }
 
@@ -280,23 +303,16 @@ static void page_copies(void **state)
         const struct shape shape = { i ? KV_F16 : KV_F32, 48, 3, 1, 32, 0, { 40, 700, 90 }, { 0 } };
         struct fixture f;
         fixture_init(&f, &shape);
-        const size_t bytes = half_bytes(&f.store);
-        unsigned char *stored = bed_output(2 * bytes, 1);
-        memcpy(stored, f.store.k, bytes);
-        memcpy(stored + bytes, f.store.v, bytes);
-        struct cuda_op_page_copy op = { f.store, f.pages[1][3], f.pages[0][0] };
-        op.store.k = stored;
-        op.store.v = stored + bytes;
-        bed_launched(cuda_page_copy(&op, NULL));
+        struct cuda_op_page_copy op = { store_copy(&f.store), f.pages[1][3], f.pages[0][0] };
+        BED_RUN(cuda_page_copy, &op);
         backend_page_copy(f.bed.lane, &(struct op_page_copy){ &f.store, op.src, op.dst });
         bed_wait(&f.bed);
-        assert_memory_equal(stored, f.store.k, bytes);
-        assert_memory_equal(stored + bytes, f.store.v, bytes);
+        assert_same_store(&op.store, &f.store);
         op.dst = op.src;
         assert_int_not_equal(cuda_page_copy(&op, NULL), 0);
         op.dst = (uint32_t)f.store.n_pages;
         assert_int_not_equal(cuda_page_copy(&op, NULL), 0);
-        bed_output_free(stored);
+        bed_output_free(op.store.k);
         fixture_deinit(&f);
     }
 }

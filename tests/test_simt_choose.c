@@ -19,13 +19,13 @@ static void check(const float *logits, const struct cuda_choose_row *rows, int32
     struct bed bed;
     struct sampling_scratch *scratch;
     bed_init(&bed);
+    struct cuda_choose_row *device_rows = bed_copy(rows, (size_t)n_rows * sizeof *rows);
     assert_int_equal(sampling_scratch_create(n_vocab, &scratch), STATUS_OK);
     for (int backward = 0; backward < 2; backward++) {
         struct cuda_choice *out = bed_output((size_t)n_rows, sizeof *out);
         uint64_t *device_scratch = bed_output((size_t)n_rows * CUDA_CHOOSE_SCRATCH, sizeof *device_scratch);
         bed_order(backward);
-        bed_launched(cuda_choose(&(struct cuda_op_choose){ logits, rows, out, device_scratch, n_rows, n_vocab },
-                                 NULL));
+        BED_RUN(cuda_choose, &(struct cuda_op_choose){ logits, device_rows, out, device_scratch, n_rows, n_vocab });
         for (int32_t row = 0; row < n_rows; row++) {
             struct sampling_params params;
             struct sampling_choice choice;
@@ -51,6 +51,7 @@ static void check(const float *logits, const struct cuda_choose_row *rows, int32
         bed_output_free(out);
         bed_output_free(device_scratch);
     }
+    bed_free(device_rows);
     sampling_scratch_destroy(scratch);
     bed_deinit(&bed);
 }
@@ -62,7 +63,7 @@ static void any_vocabulary_and_temperature(void **state)
     (void)state;
     for (int32_t n_rows = 1; n_rows <= MAX_ROWS; n_rows++) {
         const int32_t n = n_vocab[n_rows % 8];
-        float *logits = mem_alloc((size_t)n_rows * (size_t)n, sizeof *logits);
+        float *logits = bed_alloc((size_t)n_rows * (size_t)n, sizeof *logits);
         struct cuda_choose_row rows[MAX_ROWS];
         for (int32_t i = 0; i < n_rows * n; i++) {
             logits[i] = bed_float() * 8;
@@ -74,14 +75,14 @@ static void any_vocabulary_and_temperature(void **state)
             rows[i] = (struct cuda_choose_row){ bed_word(), (int32_t)(bed_word() % 100000), temperature[i % 5] };
         }
         check(logits, rows, n_rows, n, NULL);
-        mem_free(logits);
+        bed_free(logits);
     }
 }
 
 static void ties_go_to_the_lowest_id(void **state)
 {
     enum { N = 2100, N_ROWS = 3 };
-    float *logits = mem_alloc(N_ROWS * N, sizeof *logits);
+    float *logits = bed_alloc(N_ROWS * N, sizeof *logits);
     const struct cuda_choose_row rows[N_ROWS] = { { 1, 2, 0.0f }, { 1, 2, 0.0f }, { 1, 2, 1.0f } };
     (void)state;
     for (int32_t i = 0; i < N_ROWS * N; i++) {
@@ -91,7 +92,7 @@ static void ties_go_to_the_lowest_id(void **state)
     logits[N + 1030] = -0.0f; /* equal, and first */
     logits[N + 1031] = 0.0f;
     check(logits, rows, N_ROWS, N, NULL);
-    mem_free(logits);
+    bed_free(logits);
 }
 
 static void rows_that_cannot_be_used(void **state)
@@ -115,7 +116,7 @@ static void rows_that_cannot_be_used(void **state)
     assert_int_equal(bad[3], CUDA_CHOICE_GOOD);
     assert_int_equal(bad[4], CUDA_CHOICE_OVERFLOW);
     assert_int_equal(bad[5], CUDA_CHOICE_GOOD);
-    mem_free(logits);
+    bed_free(logits);
 }
 
 int main(void)

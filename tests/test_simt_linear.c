@@ -59,13 +59,13 @@ static void fixture_init(struct fixture *f, enum tensor_type type, const struct 
     bed_init(&f->bed);
     float *x = bed_floats((size_t)shape->n_rows * (size_t)shape->n_in);
     bed_act_init(&f->x, x, shape->n_rows, shape->n_in);
-    mem_free(x);
+    bed_free(x);
     for (int32_t p = 0; p < shape->n_parts; p++) {
         bed_weight_init(&f->weight[p], type, shape->n_out[p], shape->n_in);
     }
     f->bias = bed_floats(1024);
     f->add = bed_floats(n);
-    f->expected = mem_alloc(n, sizeof(float));
+    f->expected = bed_alloc(n, sizeof(float));
     expect(f);
 }
 
@@ -75,9 +75,9 @@ static void fixture_deinit(struct fixture *f)
         bed_weight_deinit(&f->weight[p]);
     }
     bed_act_deinit(&f->x);
-    mem_free(f->bias);
-    mem_free(f->add);
-    mem_free(f->expected);
+    bed_free(f->bias);
+    bed_free(f->add);
+    bed_free(f->expected);
     bed_deinit(&f->bed);
 }
 
@@ -104,9 +104,9 @@ static void check(enum tensor_type type, const struct shape *shape)
         const struct cuda_op_linear op = device_op(&f, out);
         bed_order(backward);
         if (backend_act_kind(type) == ACT_Q8) {
-            bed_launched(cuda_quantize(&(struct cuda_op_quantize){ f.x.device, shape->n_rows }, NULL));
+            BED_RUN(cuda_quantize, &(struct cuda_op_quantize){ f.x.device, shape->n_rows });
         }
-        bed_launched(cuda_linear(&op, NULL));
+        BED_RUN(cuda_linear, &op);
         char what[64];
         snprintf(what, sizeof what, "%s, %d inputs, %d rows", tensor_type_info((uint32_t)type)->name,
                  shape->n_in, shape->n_rows);
@@ -186,8 +186,8 @@ static void a_bad_block_of_one_row_stays_there(void **state)
     float *out = bed_output(27, sizeof *out);
     f.x.device.f32[f.x.device.f32_stride + 300] = MATHX_NAN;
     const struct cuda_op_linear op = device_op(&f, out);
-    bed_launched(cuda_quantize(&(struct cuda_op_quantize){ f.x.device, 3 }, NULL));
-    bed_launched(cuda_linear(&op, NULL));
+    BED_RUN(cuda_quantize, &(struct cuda_op_quantize){ f.x.device, 3 });
+    BED_RUN(cuda_linear, &op);
     for (int i = 0; i < 27; i++) {
         if (i / 9 == 1) {
             assert_true(out[i] != out[i]);

@@ -17,31 +17,33 @@ static void embedding_rows(void **state)
 {
     static const enum tensor_type types[] = { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0,
                                               TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K };
-    static const int32_t token[] = { 0, 36, 5, 31, 32, 5 };
+    static const int32_t any_token[] = { 0, 36, 5, 31, 32, 5 };
     enum { N_TOKENS = 6, N_VOCAB = 37 };
     (void)state;
     struct bed bed;
     bed_init(&bed);
+    int32_t *token = bed_copy(any_token, sizeof any_token);
     for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
         const int32_t n_in = t < 3 ? 301 : t < 5 ? 288 : 512;
         struct bed_weight weight;
         bed_weight_init(&weight, types[t], N_VOCAB, n_in);
-        float *expected = mem_alloc(N_TOKENS * (size_t)n_in, sizeof *expected);
+        float *expected = bed_alloc(N_TOKENS * (size_t)n_in, sizeof *expected);
         backend_embed(bed.lane, &(struct op_embed){ &weight.cpu, token, expected, N_TOKENS });
         bed_wait(&bed);
         float *out = bed_output(N_TOKENS * (size_t)n_in, sizeof *out);
-        bed_launched(cuda_embed(&(struct cuda_op_embed){ weight.device, token, out, N_TOKENS }, NULL));
+        BED_RUN(cuda_embed, &(struct cuda_op_embed){ weight.device, token, out, N_TOKENS });
         bed_assert_same(tensor_type_info((uint32_t)types[t])->name, out, expected, N_TOKENS * (size_t)n_in);
         bed_output_free(out);
-        mem_free(expected);
+        bed_free(expected);
         bed_weight_deinit(&weight);
     }
+    bed_free(token);
     bed_deinit(&bed);
 }
 
 static void check_norm(struct bed *bed, int32_t n_rows, int32_t n_cols, int backward)
 {
-    int32_t row_idx[MAX_ROWS];
+    int32_t *row_idx = bed_alloc(MAX_ROWS, sizeof *row_idx);
     float *x = bed_floats((size_t)n_rows * (size_t)n_cols), *weight = bed_floats((size_t)n_cols);
     struct bed_act act;
     bed_act_init(&act, NULL, n_rows, n_cols);
@@ -56,14 +58,15 @@ static void check_norm(struct bed *bed, int32_t n_rows, int32_t n_cols, int back
     bed_order(backward);
     struct cuda_op_norm op = { x, rows, weight, 1e-5f, n_rows, act.device };
     op.out.q8 = panels ? op.out.q8 : NULL;
-    bed_launched(cuda_norm(&op, NULL));
+    BED_RUN(cuda_norm, &op);
     bed_assert_same_floats(&act, n_rows);
     if (panels) {
         bed_assert_same_panels(&act, n_rows);
     }
     bed_act_deinit(&act);
-    mem_free(x);
-    mem_free(weight);
+    bed_free(row_idx);
+    bed_free(x);
+    bed_free(weight);
 }
 
 static void norms(void **state)
@@ -94,10 +97,10 @@ static void quantisation(void **state)
         backend_quantize(bed.lane, &(struct op_quantize){ &act.cpu, n_rows });
         bed_wait(&bed);
         bed_order(n_rows % 2);
-        bed_launched(cuda_quantize(&(struct cuda_op_quantize){ act.device, n_rows }, NULL));
+        BED_RUN(cuda_quantize, &(struct cuda_op_quantize){ act.device, n_rows });
         bed_assert_same_panels(&act, n_rows);
         bed_act_deinit(&act);
-        mem_free(x);
+        bed_free(x);
     }
     bed_deinit(&bed);
 }
@@ -123,14 +126,14 @@ static void swiglu(void **state)
         struct cuda_op_swiglu op = { gate, up, n_rows, act.device };
         op.out.q8 = panels ? op.out.q8 : NULL;
         bed_order(n_rows % 2);
-        bed_launched(cuda_swiglu(&op, NULL));
+        BED_RUN(cuda_swiglu, &op);
         bed_assert_same_floats(&act, n_rows);
         if (panels) {
             bed_assert_same_panels(&act, n_rows);
         }
         bed_act_deinit(&act);
-        mem_free(gate);
-        mem_free(up);
+        bed_free(gate);
+        bed_free(up);
     }
     bed_deinit(&bed);
 }
@@ -145,11 +148,11 @@ static void addition(void **state)
         expected[i] = x[i] + y[i];
     }
     memcpy(out, x, N * sizeof *out);
-    bed_launched(cuda_add(&(struct cuda_op_add){ out, y, N }, NULL));
+    BED_RUN(cuda_add, &(struct cuda_op_add){ out, y, N });
     bed_assert_same("sum", out, expected, N);
     bed_output_free(out);
-    mem_free(x);
-    mem_free(y);
+    bed_free(x);
+    bed_free(y);
 }
 
 static void shapes_that_cannot_be_are_refused(void **state)

@@ -29,7 +29,7 @@ static void requests_init(struct requests *r, int32_t n_rows, int32_t n_vocab)
     r->n_rows = n_rows;
     r->n_vocab = n_vocab;
     r->logits = bed_alloc((size_t)n_rows * (size_t)n_vocab, sizeof *r->logits);
-    r->rows = bed_alloc((size_t)n_rows, sizeof *r->rows);
+    r->rows = bed_alloc_pointers((size_t)n_rows, sizeof *r->rows);
     for (int32_t i = 0; i < n_rows; i++) {
         sampling_params_defaults(&r->params[i]);
         r->params[i].seed = bed_word();

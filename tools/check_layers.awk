@@ -3,7 +3,7 @@ BEGIN {
     split("base 0 backend 1 model 2 tokenizer 2 sampling 2 kvcache 2 batching 3 verify 3 rpc 3 " \
           "target 4 draft 5 scheduler 6 server 7 audit 7 bench 8 cli 9", words, " ")
     for (i = 1; i in words; i += 2) level[words[i]] = words[i + 1]
-    split("include tests fuzz examples tools", words, " ")
+    split("include tests fuzz examples tools gpu", words, " ")
     for (i = 1; i in words; i++) outside[words[i]] = 1
     # built by the compiler into these calls, whatever the suffix
     libm = "(exp|exp2|expm1|log|log2|log10|log1p|pow|tanh|sinh|cosh|erf|cbrt)[fl]?"
@@ -50,8 +50,8 @@ function calls(code, names,    rest, before, name) {
 }
 
 function check_include(target,    slash, other) {
-    if (target ~ /^(cuda|cublas|cuda_)/ && FILENAME !~ /^backend\/cuda\//)
-        finding(FNR, "includes " target "; CUDA headers belong to backend/cuda alone")
+    if (target ~ /^(cuda|cublas|cuda_)/ && FILENAME !~ /^(backend\/cuda|gpu)\//)
+        finding(FNR, "includes " target "; CUDA headers belong to backend/cuda and the GPU suite alone")
     if (target ~ /^nccl/ && FILENAME != "backend/comm_nccl.c")
         finding(FNR, "includes " target "; NCCL headers belong to backend/comm_nccl.c alone")
     if (target ~ /^msgpack/ && room != "rpc" && FILENAME != "tests/test_rpc.c") # a test reads with it

@@ -225,7 +225,7 @@ DEVICE_FN void attention_values(const cuda_op_attention &op, const attention_par
  * position, then a dimension. Reads K and V of a segment once for HEADS heads: 4 head_dim bytes a position
  * in f16; bound by memory. Accumulates: fma chains in fp32. Plan: exact.
  * Reference: attention_row_scalar, through backend_attention. */
-template <class Kv, int HEADS> static __global__ void __launch_bounds__(ATTENTION_THREADS)
+template <class Kv, int HEADS> static __global__ void __launch_bounds__(ATTENTION_THREADS, HEADS == 2 ? 6 : 0)
 attention_segment_kernel(const cuda_op_attention op)
 {
     SHARED(float, q, HEADS * ATTENTION_HEAD_DIM_CAP);

@@ -50,11 +50,15 @@ DEVICE_FN void linear_store(const cuda_op_linear::cuda_linear_part &part, int32_
  * [n_rows, n_out]. Grid: tiles of all parts. Block: 8 warps; lane = output, warp = segment, ROWS rows at
  * a time, of at most 64 (with matrix products a lane has the sums of four outputs and two rows).
  * Reads each weight once (float types: once for 16 rows, then from L2), x once a block. Bound by memory for
- * few rows, for more by converting and joining the dots of each 32 inputs. Neither was measured.
+ * few rows, for more by converting and joining the dots of each 32 inputs. Neither was measured. Blocks on a
+ * multiprocessor are the compiler's choice (61 to 166 registers on sm_90, `make cuda-resources`), which
+ * spilled once where it is overruled. At 113 registers two blocks share one, with 16 warps of 17 loads of 512
+ * bytes under way: 139 KB, of the 36 KB that latency times bandwidth asks for.
  * Accumulates: exact int32 per 32 inputs, joined by fma in fp32. Plan: exact.
  * Reference: linear_tile_scalar, through backend_linear. */
 template <class Weights, int ROWS>
-static __global__ void __launch_bounds__(LINEAR_THREADS) linear_stream_kernel(const cuda_op_linear op)
+static __global__ void __launch_bounds__(LINEAR_THREADS, Weights::TYPE == TENSOR_Q4_K && ROWS == 2 ? 3 : 0)
+linear_stream_kernel(const cuda_op_linear op)
 {
     SHARED(float, sums, LINEAR_WARPS * ROWS * CUDA_WARP); /* [warp][row][output] */
     SHARED_DYNAMIC(float, running);                       /* [n_rows][output] totals, then group sums */

@@ -42,7 +42,7 @@ struct rank_values {
 /* Shapes: scratch [n_rows, n_vocab], id [n_rows, id_stride]. Grid: rows. Block: 1024 threads. Reads the row
  * three to six times, from L2, 4 bytes an id each; bound by what one multiprocessor loads. Accumulates:
  * integers. Plan: exact. Reference: ids sorted by (value, then lower id). */
-static __global__ void __launch_bounds__(SELECT_THREADS) rank_row_kernel(const cuda_op_rank op)
+static __global__ void __launch_bounds__(SELECT_THREADS, 1) rank_row_kernel(const cuda_op_rank op)
 {
     SELECT_ROOM(room);
     const int32_t row = (int32_t)blockIdx.x;

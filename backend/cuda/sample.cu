@@ -271,7 +271,7 @@ DEVICE_FN void sample_describe(const select_room &room, const sample_row &row, c
  * threads. Reads the row and its scratch 6 to 20 times, from L2, 4 bytes an id each; bound by what one
  * multiprocessor loads, and by histograms where many keys share a digit. Accumulates: sums of 64 partials and
  * a tree, integers otherwise. Plan: exact. Reference: sampling_choose. */
-static __global__ void __launch_bounds__(SELECT_THREADS) sample_row_kernel(const cuda_op_sample op)
+static __global__ void __launch_bounds__(SELECT_THREADS, 1) sample_row_kernel(const cuda_op_sample op)
 {
     SELECT_ROOM(room);
     const size_t at = (size_t)blockIdx.x * (size_t)op.n_vocab;

@@ -4,6 +4,10 @@
 
 #include "backend/cuda/layout.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* 0 when the layout does not have the type, or n_out, n_in cannot be. A multiple of 16. */
 size_t cuda_weight_bytes(enum tensor_type type, int64_t n_out, int64_t n_in);
 /* Repacks rows first_out.. of file-format data, row_stride_bytes apart, into `data`, which holds the whole
@@ -12,4 +16,7 @@ void cuda_weight_fill(enum tensor_type type, int32_t n_in, int32_t first_out, in
                       const void *rows, size_t row_stride_bytes, unsigned char *data);
 size_t cuda_act_q8_bytes(int32_t n_cols, int32_t n_rows);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -107,8 +107,7 @@ unsigned char *bed_file_rows(enum tensor_type type, int32_t n_out, int32_t n_in)
 void *bed_output(size_t n, size_t size)
 {
     const size_t bytes = n * size;
-    unsigned char *memory = mem_alloc(1, 2 * GUARD_BYTES + bytes);
-    assert_non_null(memory);
+    unsigned char *memory = bed_alloc(1, 2 * GUARD_BYTES + bytes);
     memset(memory, PATTERN, 2 * GUARD_BYTES + bytes);
     memcpy(memory, &bytes, sizeof bytes);
     return memory + GUARD_BYTES;
@@ -126,37 +125,14 @@ void bed_output_free(void *output)
     for (size_t i = 0; i < sizeof bytes; i++) {
         assert_int_equal(memory[GUARD_BYTES + bytes + i], PATTERN);
     }
-    mem_free(memory);
+    bed_free(memory);
 }
 
-void *bed_alloc(size_t n, size_t size)
+void *bed_copy(const void *from, size_t bytes)
 {
-    void *memory = mem_alloc(n, size);
-    assert_non_null(memory);
-    return memory;
-}
-
-void bed_free(void *memory) { mem_free(memory); }
-
-void *bed_enter(const void *op, size_t bytes)
-{
-    (void)bytes;
-    return (void *)(uintptr_t)op;
-}
-
-void bed_launched(int error)
-{
-    const char *said = simt_take_error();
-    if (said != NULL) {
-        fail_msg("%s", said);
-    }
-    assert_int_equal(error, 0);
-}
-
-void bed_order(int backward)
-{
-    const enum simt_order order = backward ? SIMT_BACKWARD : SIMT_FORWARD;
-    simt_set_order(order, order);
+    void *copy = bed_alloc(bytes, 1);
+    memcpy(copy, from, bytes);
+    return copy;
 }
 
 void bed_assert_same(const char *what, const float *found, const float *expected, size_t n)

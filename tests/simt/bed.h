@@ -1,5 +1,8 @@
 /* bed: what the tests of device kernels share: a scalar device to compare with, random rows, outputs that
  * notice writes beside them, runs in both orders.
+ *
+ * Cases run twice: in the emulation, with memory that host and device share (bed_host.c), and on a GPU, with
+ * memory of its own (gpu/bed_device.c). So all that a launch reads or writes is the bed's.
  */
 #ifndef TESTS_SIMT_BED_H
 #define TESTS_SIMT_BED_H
@@ -7,7 +10,6 @@
 #include "backend/backend.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/weight.h"
-#include "tests/simt/simt.h"
 
 /* The definition, one worker. */
 struct bed { struct backend *backend; struct lane *lane; };
@@ -21,6 +23,9 @@ float bed_float(void); /* in -1 .. 1 */
 void bed_seed(uint64_t seed);
 /* Zeroed memory that both host and device code read; everything an operation names is of it or an output. */
 void *bed_alloc(size_t n, size_t size);
+/* For arrays that hold addresses themselves. */
+void *bed_alloc_pointers(size_t n, size_t size);
+void *bed_copy(const void *from, size_t bytes);
 void bed_free(void *memory);
 /* n floats of it; some rows' worth of zeros, tiny, large and equal ones among them */
 float *bed_floats(size_t n);
@@ -35,7 +40,7 @@ void bed_output_free(void *output);
 
 /* Launches an operation and waits for it: BED_RUN(cuda_add, &op). What an operation names and the bed does not
  * have is a failure. */
-#define BED_RUN(launch, op) bed_launched(launch(bed_enter(op, sizeof *(op)), NULL))
+#define BED_RUN(launch, ...) bed_launched(launch(bed_enter(__VA_ARGS__, sizeof *(__VA_ARGS__)), NULL))
 void *bed_enter(const void *op, size_t bytes);
 /* Asserts that a launch was taken and that the emulation has nothing to say. */
 void bed_launched(int error);

@@ -1,0 +1,53 @@
+# The suite for a machine with a GPU: parity, roofs, kernel times, in one folder that needs no compiler there.
+
+GPU_SUITE    := build/gpu-suite
+GPU_LIMIT_MB := 60
+GPU_KERNELS  := rows linear attention choose sample rank accept
+GPU_CASES    := rows linear attention choose sample accept
+GPU_CASE_OBJ := $(GPU_CASES:%=$(BUILD)/gpu/suite_%.o)
+GPU_BED_OBJ  := $(GPU_CASE_OBJ) $(call obj,gpu/parity.c gpu/bed_device.c tests/simt/bed.c backend/cuda/weight.c)
+GPU_PARITY   := $(BUILD)/gpu/gpu_parity
+GPU_EMULATED := $(BUILD)/gpu/gpu_parity_emulated
+CUDA_HOME    ?= $(patsubst %/bin/nvcc,%,$(shell command -v $(NVCC) 2>/dev/null))
+LDLIBS_CUDA  := -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt
+GPU_LINK     := $(CXX) -g -pthread -static-libstdc++ -static-libgcc # launches need C++'s guards
+
+# Padding is zero, so that no word of an operation is half an address by chance (gpu/bed_device.c).
+$(BUILD)/gpu/suite_%.o: tests/test_simt_%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,compile,$<)
+	$(SHOW)$(CC) $(CFLAGS_ALL) -Wno-missing-prototypes -ftrivial-auto-var-init=zero -Dmain=suite_$* -c $< -o $@
+
+# All of it but the device: what the suite's parity program does, where there is no GPU.
+GPU_EMULATED_OBJ := $(GPU_BED_OBJ) $(call obj,gpu/device_emulated.c) $(GPU_KERNELS:%=$(BUILD)/simt/backend/cuda/%.o) \
+                    $(BUILD)/simt/tests/simt/simt.o $(BUILD)/simt/tests/simt/fiber.o
+$(GPU_EMULATED): $(GPU_EMULATED_OBJ) $(CORE_LIB)
+	$(call say,link,$@)
+	$(SHOW)$(CC) $(CFLAGS_ALL) $(GPU_EMULATED_OBJ) $(CORE_LIB) -o $@ $(LDLIBS) -lcmocka
+
+GPU_PARITY_OBJ := $(GPU_BED_OBJ) $(BUILD)/gpu/device_cuda.o $(GPU_KERNELS:%=$(BUILD)/backend/cuda/%.o)
+$(GPU_PARITY): $(GPU_PARITY_OBJ) $(CORE_LIB)
+	$(call say,link,$@)
+	$(SHOW)$(GPU_LINK) $(GPU_PARITY_OBJ) $(CORE_LIB) -o $@ -Wl,-rpath,'$$ORIGIN/lib' $(LDLIBS) -lcmocka $(LDLIBS_CUDA)
+
+# Hopper's asynchronous products are for sm_90a alone, and only a roof uses them.
+GPU_BENCH     := $(BUILD)/gpu/gpu_bench
+GPU_BENCH_OBJ := $(patsubst %,$(BUILD)/gpu/%.o,bench roofs roof_wgmma kernel_times) \
+                 $(GPU_KERNELS:%=$(BUILD)/backend/cuda/%.o) $(call obj,backend/cuda/weight.c)
+$(BUILD)/gpu/roof_wgmma.o: CFLAGS_CUDA := -std=c++17 -O3 -I. --Werror all-warnings -gencode arch=compute_90a,code=sm_90a
+$(GPU_BENCH): $(GPU_BENCH_OBJ) $(CORE_LIB)
+	$(call say,link,$@)
+	$(SHOW)$(GPU_LINK) $(GPU_BENCH_OBJ) $(CORE_LIB) -o $@ $(LDLIBS) $(LDLIBS_CUDA)
+
+# What the program needs beside libc lies in lib/. Symbols stay here.
+.PHONY: gpu-suite gpu-suite-programs cuda-resources
+gpu-suite: ## build/gpu-suite/: parity, roofs and kernel times for a machine with a GPU, where ./run does it all
+	$(SUBMAKE) -s CUDA=1 gpu-suite-programs
+	@gpu/pack.sh $(BUILD) $(GPU_SUITE) $(GPU_LIMIT_MB)
+gpu-suite-programs: $(GPU_PARITY) $(GPU_BENCH) $(TANDEM)
+
+cuda-resources: ## registers, spills and shared memory of every kernel on sm_90, from ptxas; fails on a spill
+	@for file in $(GPU_KERNELS:%=backend/cuda/%.cu); do \
+	    $(NVCC) $(filter-out -gencode arch=% -lineinfo,$(CFLAGS_CUDA)) -gencode arch=compute_90,code=sm_90 \
+	        -Xptxas -v -c $$file -o /dev/null 2>&1 || exit 1; \
+	done | c++filt | awk -f gpu/resources.awk
