@@ -89,7 +89,7 @@ isa_of = $(or $(patsubst _%,%,$(filter _fma _avx2 _avx512,_$(lastword $(subst _,
 
 # ---- what is built from what ----
 # Rooms of the engine core: libc, libm and pthreads alone. Where the core does without text, a stub
-# file (scheduler/text_none.c, model/folder_none.c) stands in for the real one.
+# file (scheduler/text_none.c, model/folder_none.c, draft/remote_none.c) stands in for the real one.
 CORE_ROOMS := base backend backend/cpu model sampling kvcache batching verify target draft scheduler
 ROOM_SRC := $(foreach room,$(CORE_ROOMS),$(wildcard $(room)/*.c))
 ifneq ($(ARCH),x86_64)
@@ -99,8 +99,9 @@ ifeq ($(MUTANTS),)
 ROOM_SRC := $(filter-out base/mutant.c,$(ROOM_SRC))
 endif
 FULL_ONLY := scheduler/text.c model/folder.c model/folder_config.c model/folder_files.c \
-             model/folder_names.c model/folder_json.c model/safetensors.c
-CORE_ONLY := scheduler/text_none.c model/folder_none.c
+             model/folder_names.c model/folder_json.c model/safetensors.c \
+             $(filter-out draft/remote_none.c,$(wildcard draft/remote*.c draft/worker*.c))
+CORE_ONLY := scheduler/text_none.c model/folder_none.c draft/remote_none.c
 CORE_SRC := $(filter-out $(FULL_ONLY),$(ROOM_SRC))
 LIB_SRC  := $(filter-out $(CORE_ONLY),$(ROOM_SRC)) $(wildcard tokenizer/*.c rpc/*.c)
 CLI_SRC  := $(wildcard cli/*.c bench/*.c)

@@ -175,6 +175,8 @@ int32_t draft_proposal_n_valid(const struct draft_proposal *proposal, int32_t n_
 /* Length of the chain that begins at node 0: nodes 0..length-1 follow each other. */
 int32_t draft_proposal_chain_len(const struct draft_proposal *proposal);
 
-#include "draft/ahead.h" /* a part of this door: drafts that work while the target does */
+#include "draft/ahead.h" /* parts of this door: drafts that work while the target does, */
+#include "draft/remote.h" /* in another process, */
+#include "draft/worker.h" /* and what runs there */
 
 #endif

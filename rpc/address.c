@@ -4,6 +4,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -150,6 +151,17 @@ static bool bind_to(const struct rpc_address *address, int fd)
     return is_bound;
 }
 
+/* The words that others reach it by: where port 0 was asked for, the one that it got. */
+static void name_port(struct rpc_address *address)
+{
+    char host[NI_MAXHOST], port[8];
+    if (!address->is_unix && getnameinfo((const struct sockaddr *)&address->socket, address->n_socket, host,
+                                         sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
+        const bool is_v6 = address->socket.ss_family == AF_INET6;
+        (void)snprintf(address->text, sizeof address->text, is_v6 ? "tcp:[%.200s]:%s" : "tcp:%.200s:%s", host, port);
+    }
+}
+
 enum status rpc_listen(struct rpc_address *address, int *fd)
 {
     *fd = -1;
@@ -166,6 +178,7 @@ enum status rpc_listen(struct rpc_address *address, int *fd)
         close(made);
         return status;
     }
+    name_port(address);
     *fd = made;
     return STATUS_OK;
 }
@@ -183,11 +196,14 @@ void rpc_unlisten(const struct rpc_address *address, int fd)
 
 enum status rpc_accept(int listen_fd, int *fd)
 {
-    const int on = 1;
+    const int on = 1, idle_seconds = 60, interval_seconds = 10;
     *fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (*fd < 0) {
         return status_fail(STATUS_REFUSED, "cannot accept a connection: %s", strerror(errno));
     }
-    (void)setsockopt(*fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* no matter to a path */
+    (void)setsockopt(*fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* none of this matters to a path */
+    (void)setsockopt(*fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on); /* a machine that is gone says nothing */
+    (void)setsockopt(*fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_seconds, sizeof idle_seconds);
+    (void)setsockopt(*fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_seconds, sizeof interval_seconds);
     return STATUS_OK;
 }

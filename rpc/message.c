@@ -155,6 +155,7 @@ static void put_open(msgpack_packer *packer, const struct rpc_open *open)
 {
     put_sequence(packer, open->sequence);
     msgpack_pack_uint64(packer, open->tenant);
+    put_int(packer, open->n_prompt);
     put_params(packer, &open->params);
     put_ids(packer, open->tokens.id, open->tokens.n, RPC_MAX_TOKENS);
 }
@@ -163,6 +164,7 @@ static void get_open(struct wire_in *in, struct rpc_open *open)
 {
     open->sequence = get_sequence(in);
     open->tenant = wire_read_uint(in, "tenant", (struct wire_range){ 0, UINT64_MAX });
+    open->n_prompt = wire_read_i32(in, "length of the prompt", 0, RPC_MAX_CONTEXT);
     get_params(in, &open->params, open->biases);
     open->tokens.n = get_ids(in, "tokens", open->tokens.id, 0, RPC_MAX_TOKENS);
 }
@@ -187,6 +189,8 @@ static void put_round(msgpack_packer *packer, const struct rpc_round *round)
     put_sequence(packer, round->sequence);
     put_int(packer, round->first);
     put_int(packer, round->k_next);
+    put_int(packer, round->verify_us);
+    put_int(packer, round->after_miss);
     put_ids(packer, round->tokens.id, round->tokens.n, RPC_MAX_TOKENS);
     put_ids(packer, round->proposed, round->n_proposed, RPC_MAX_CHAIN);
 }
@@ -196,6 +200,8 @@ static void get_round(struct wire_in *in, struct rpc_round *round)
     round->sequence = get_sequence(in);
     round->first = wire_read_i32(in, "position", 0, RPC_MAX_CONTEXT);
     round->k_next = wire_read_i32(in, "length wanted", 1, RPC_MAX_CHAIN);
+    round->verify_us = wire_read_i32(in, "expected time", 0, INT32_MAX);
+    round->after_miss = wire_read_i32(in, "sign of a miss", 0, 1) == 1;
     round->tokens.n = get_ids(in, "tokens", round->tokens.id, 1, RPC_MAX_TOKENS);
     round->n_proposed = get_ids(in, "proposed tokens", round->proposed, 0, RPC_MAX_CHAIN);
 }
@@ -275,9 +281,9 @@ static int32_t n_fields(enum rpc_type type)
     switch (type) {
     case RPC_HELLO: return 8;
     case RPC_WELCOME: return 7;
-    case RPC_OPEN: return 14;
+    case RPC_OPEN: return 15;
     case RPC_APPEND: return 4;
-    case RPC_ROUND: return 6;
+    case RPC_ROUND: return 8;
     case RPC_OUTCOME: return 5;
     case RPC_TABLE: return 5;
     case RPC_CANCEL: return 2;

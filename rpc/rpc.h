@@ -76,6 +76,7 @@ struct rpc_sequence { uint64_t id, epoch; };
 struct rpc_open {
     struct rpc_sequence sequence;
     uint64_t tenant;            /* salt: prefixes are shared within a tenant alone */
+    int32_t n_prompt;
     struct sampling_params params; /* biases: the message's own */
     struct sampling_bias biases[SAMPLING_MAX_BIASES];
     struct rpc_tokens tokens;
@@ -88,6 +89,8 @@ struct rpc_append {
 struct rpc_round {
     struct rpc_sequence sequence;
     int32_t first, k_next;
+    int32_t verify_us;          /* how long the outcome is expected to take; 0: not known */
+    bool after_miss;            /* the proposal is a fallback's */
     struct rpc_tokens tokens;   /* committed, the recovery token last; n >= 1 */
     int32_t n_proposed;
     int32_t proposed[RPC_MAX_CHAIN];
@@ -149,7 +152,7 @@ bool rpc_address_is(const char *text); /* begins like one */
 /* Looks names up, and may wait for that. STATUS_INVALID, STATUS_IO. */
 enum status rpc_address_parse(const char *text, struct rpc_address *out);
 /* A listening socket. A path that nobody listens at any more is taken over; its socket is for its owner
- * alone (0600). address->socket becomes the port it got where 0 was asked for. */
+ * alone (0600). For port 0 address->socket and text become those of the port it got. */
 enum status rpc_listen(struct rpc_address *address, int *fd);
 void rpc_unlisten(const struct rpc_address *address, int fd); /* closes, and removes the path */
 /* STATUS_REFUSED: nobody waits. The new socket does not block. */

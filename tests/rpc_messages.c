@@ -56,6 +56,7 @@ static void draw_open(struct draw *draw, struct rpc_open *open)
 {
     open->sequence = draw_sequence(draw);
     open->tenant = draw_bits(draw);
+    open->n_prompt = draw_i32(draw, 0, RPC_MAX_CONTEXT);
     open->params = (struct sampling_params){
         .temperature = draw_float(draw), .top_k = draw_i32(draw, 0, INT32_MAX - 1), .top_p = draw_float(draw),
         .min_p = draw_float(draw), .repetition_penalty = 1.0f + draw_float(draw),
@@ -92,6 +93,8 @@ static void draw_round(struct draw *draw, struct rpc_round *round)
     round->sequence = draw_sequence(draw);
     round->first = draw_i32(draw, 0, RPC_MAX_CONTEXT);
     round->k_next = draw_i32(draw, 1, RPC_MAX_CHAIN);
+    round->verify_us = draw_i32(draw, 0, 1000000);
+    round->after_miss = draw_i32(draw, 0, 1) == 1;
     round->tokens.n = draw_ids(draw, round->tokens.id, 1, RPC_MAX_TOKENS);
     round->n_proposed = draw_ids(draw, round->proposed, 0, RPC_MAX_CHAIN);
 }

@@ -248,7 +248,7 @@ struct sim *sim_open(const struct sim_options *options)
                        .caller_is_worker = true }, &sim->lane) == STATUS_OK);
     sim->target = (struct target){ .kind = &kind, .lane = sim->lane, .n_vocab = SIM_VOCAB };
     const struct scheduler_options loop = {
-        .target = &sim->target, .draft = &sim->draft, .context = options->context,
+        .target = &sim->target, .draft = options->draft != NULL ? options->draft : &sim->draft, .context = options->context,
         .page_slots = options->page_slots, .n_pages = options->n_pages,
         .max_batch = options->max_batch, .prefill_chunk = options->prefill_chunk,
         .k_max = options->k_max, .fixed_k = options->k_max, .prefix_cache = options->prefix_cache,

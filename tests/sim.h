@@ -16,6 +16,7 @@ struct sim_options {
     int32_t tied;        /* 1: logits of three values only */
     int32_t nan_token;   /* 1: SIM_NAN is poison */
     const char *draft_pattern; /* not NULL: a draft that proposes; see sim.c */
+    struct draft *draft; /* not NULL: this one instead, borrowed */
     int32_t k_max;
     int32_t poisons;     /* 1: after each step, what no sequence has cached holds nonsense (O5) */
 };
