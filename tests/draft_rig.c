@@ -130,6 +130,9 @@ static void open_ahead(struct draft_rig *rig, struct draft_model_options model)
     const int n = rig->options.draft_threads > 0 ? rig->options.draft_threads : 1;
     must(lane_create(rig->backend, &(struct lane_options){ .n_workers = n, .caller_is_worker = true },
                      &rig->draft_lane));
+    if (rig->options.on_lanes != NULL) {
+        rig->options.on_lanes(rig->lane, rig->draft_lane);
+    }
     model.lane = rig->draft_lane;
     options.grower.model = model;
     options.step_lane = rig->lane;
@@ -364,6 +367,7 @@ void draft_rig_assert_plain(const struct draft_rig *rig)
     struct draft_rig_options options = rig->options;
     options.k = options.n_nodes = options.n_pages = 0;
     options.ahead = NULL;
+    options.on_lanes = NULL;
     draft_rig_open(&plain, &options);
     for (int32_t i = 0; i < rig->n_requests; i++) {
         const struct draft_rig_request spec = memory.requests[i];

@@ -29,6 +29,7 @@ struct draft_rig_options {
      * NULL: drafting and verifying in turn. With checks_kv each step waits for the draft's thread. */
     const struct ahead_options *ahead;
     int draft_threads;           /* of that lane; 0: 1 */
+    void (*on_lanes)(struct lane *lane, struct lane *draft_lane); /* both are new, nobody uses them yet */
 };
 /* Small and quick: tiny model, 2 sequences of 128 positions, K = 4. */
 struct draft_rig_options draft_rig_defaults(void);

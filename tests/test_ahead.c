@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "backend/device.h"
 #include "tests/draft_rig.h"
@@ -373,6 +373,221 @@ static void every_allocation_of_creation_may_fail(void **state)
     draft_rig_close(&rig);
 }
 
+/* ---- lanes of any speed ---- */
+/* The draft's passes and the target's are held up as a test likes; waits of the step thread are counted. */
+static struct lanes {
+    struct backend_ops draft_ops, step_ops;
+    struct target_kind slow_target;
+    const struct target_kind *target;
+    int32_t draft_us, target_us;       /* each pass takes so much longer */
+    atomic_bool waits_for_target;      /* each 7th pass of the draft: until the target has done 5 meanwhile */
+    atomic_int n_draft_passes, n_target_passes, n_hung, n_step_waits, n_late_passes;
+} lanes;
+
+static void sleep_us(int32_t us)
+{
+    if (us > 0) {
+        nanosleep(&(struct timespec){ .tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000 }, NULL);
+    }
+}
+
+static void hang_until_the_target_moved(void)
+{
+    const int first = atomic_load(&lanes.n_target_passes);
+    const int64_t end_ns = clock_now_ns() + INT64_C(20000000000);
+    while (atomic_load(&lanes.n_target_passes) < first + 5 && clock_now_ns() < end_ns) {
+        sleep_us(100);
+    }
+    atomic_fetch_add(&lanes.n_hung, atomic_load(&lanes.n_target_passes) >= first + 5);
+}
+
+static void draft_embed(struct lane *lane, const struct op_embed *op)
+{
+    const int pass = atomic_fetch_add(&lanes.n_draft_passes, 1);
+    sleep_us(lanes.draft_us);
+    if (lanes.waits_for_target && pass % 7 == 6) {
+        hang_until_the_target_moved();
+    }
+    cpu_ops->embed(lane, op);
+}
+
+/* What was prepared for outcomes that did not come ends with the pass under way: at most the one that was
+ * being begun when the stop was set comes besides. */
+static void step_idle_until(struct lane *lane, const atomic_int *until)
+{
+    const struct ahead *ahead = draft_rig_ahead(&rig);
+    const int before = atomic_load(&lanes.n_draft_passes);
+    bool is_round = false;
+    for (int i = 0; i < 2; i++) {
+        is_round = is_round || (until == &ahead->jobs[i].is_done && ahead->jobs[i].kind == AHEAD_JOB_ROUNDS);
+    }
+    atomic_fetch_add(&lanes.n_step_waits, 1);
+    cpu_ops->lane_idle_until(lane, until);
+    if (is_round) {
+        atomic_fetch_add(&lanes.n_late_passes, atomic_load(&lanes.n_draft_passes) - before);
+    }
+}
+
+static enum status slow_end(struct target *target, const float **logits)
+{
+    sleep_us(lanes.target_us);
+    atomic_fetch_add(&lanes.n_target_passes, 1);
+    return lanes.target->end(target, logits);
+}
+
+static void hold_up_lanes(struct lane *step, struct lane *draft)
+{
+    lanes.draft_ops = lanes.step_ops = *cpu_ops;
+    lanes.draft_ops.embed = draft_embed;
+    lanes.step_ops.lane_idle_until = step_idle_until;
+    draft->ops = &lanes.draft_ops;
+    step->ops = &lanes.step_ops;
+}
+
+static void open_slow(const struct ahead_options *ahead, int32_t draft_us, int32_t target_us)
+{
+    struct draft_rig_options options = draft_rig_defaults();
+    options.target = F32_TINY;
+    options.draft_quant = Q8;
+    options.ahead = ahead;
+    options.on_lanes = hold_up_lanes;
+    options.checks_kv = false;
+    options.max_batch = 3;
+    memset(&lanes, 0, sizeof lanes);
+    lanes.draft_us = draft_us;
+    lanes.target_us = target_us;
+    draft_rig_open(&rig, &options);
+    lanes.target = rig.target->kind;
+    lanes.slow_target = *lanes.target;
+    lanes.slow_target.end = slow_end;
+    rig.target->kind = &lanes.slow_target;
+}
+
+static void close_slow(void)
+{
+    rig.target->kind = lanes.target;
+    draft_rig_close(&rig);
+}
+
+static void speeds_of_lanes_change_nothing(void **state)
+{
+    (void)state;
+    static const int32_t speeds_us[][2] = { { 0, 0 }, { 0, 3000 }, { 1500, 0 }, { 400, 1000 }, { 2000, 2000 } };
+    for (int32_t turn = 0; turn < draft_rig_scale(20, 5); turn++) {
+        struct ahead_options ahead = ahead_defaults();
+        ahead.grower.never_stops_early = false;
+        ahead.fallback = (enum ahead_fallback)(turn % 4);
+        ahead.drafts_on_step_lane = turn % 3 == 0;
+        open_slow(&ahead, speeds_us[turn % 5][0], speeds_us[turn % 5][1]);
+        submit_mixed(4, 24);
+        draft_rig_run(&rig);
+        draft_rig_assert_plain(&rig);
+        assert_counts_add_up();
+        close_slow();
+    }
+}
+
+/* A slow target leaves time for whole branches, and a draft of the same text hits nearly always. */
+static void a_slow_target_is_prepared_for(void **state)
+{
+    (void)state;
+    struct ahead_options ahead = ahead_defaults();
+    ahead.grower.never_stops_early = false;
+    open_slow(&ahead, 0, draft_rig_scale(10000, 100000)); /* sanitizers make passes slow */
+    submit_mixed(3, draft_rig_scale(40, 16));
+    draft_rig_run(&rig);
+    assert_true(report().hits > report().misses);
+    assert_true(report().hidden_seconds > 0);
+    close_slow();
+}
+
+/* Without chains just in time the step thread never waits: not for a draft that is slow, .. */
+static void the_target_never_waits_for_what_it_did_not_ask_for(void **state)
+{
+    (void)state;
+    for (int32_t turn = 0; turn < 2; turn++) {
+        struct ahead_options ahead = ahead_defaults();
+        ahead.grower.never_stops_early = false;
+        ahead.fallback = turn == 0 ? AHEAD_FALLBACK_NONE : AHEAD_FALLBACK_LOOKUP;
+        open_slow(&ahead, 3000, 200);
+        submit_mixed(4, 40);
+        draft_rig_run(&rig);
+        assert_int_equal(atomic_load(&lanes.n_step_waits), 0);
+        draft_rig_assert_plain(&rig);
+        close_slow();
+    }
+}
+
+/* .. and not for one that hangs until the target has gone on. */
+static void a_draft_that_hangs_holds_nobody_up(void **state)
+{
+    (void)state;
+    struct ahead_options ahead = ahead_defaults();
+    ahead.grower.never_stops_early = false;
+    ahead.fallback = AHEAD_FALLBACK_NONE;
+    open_slow(&ahead, 0, 500);
+    lanes.waits_for_target = true;
+    submit_mixed(4, 50);
+    for (int32_t step = 0; scheduler_is_busy(rig.scheduler); step++) {
+        draft_rig_step(&rig);
+        if (step == 60) {
+            lanes.waits_for_target = false; /* the last steps are nobody's to wait for */
+        }
+    }
+    assert_true(atomic_load(&lanes.n_hung) > 1);
+    draft_rig_assert_plain(&rig);
+    close_slow();
+}
+
+static void what_is_of_no_use_ends_with_its_pass(void **state)
+{
+    (void)state;
+    struct ahead_options ahead = ahead_defaults();
+    ahead.grower.never_stops_early = false;
+    ahead.kept_hits = 0;
+    open_slow(&ahead, 1000, 0);
+    submit_mixed(2, 24);
+    int32_t n_waits = 0;
+    while (scheduler_is_busy(rig.scheduler)) {
+        atomic_store(&lanes.n_late_passes, 0);
+        draft_rig_step(&rig);
+        n_waits += atomic_load(&lanes.n_step_waits) > 0;
+        assert_in_range(atomic_load(&lanes.n_late_passes), 0, 1);
+    }
+    assert_true(n_waits > 5);
+    close_slow();
+}
+
+/* ---- ahead, or in turn ---- */
+/* Steps of two ways that bring so many tokens a second, 10 ms each. Returns the share worked ahead. */
+static double simulate_modes(struct ahead_modes *modes, double turns, double ahead, int32_t n_steps)
+{
+    int32_t n_ahead = 0;
+    for (int32_t i = 0; i < n_steps; i++) {
+        n_ahead += !modes->takes_turns;
+        ahead_mode_observe(modes, 2, 2 / (modes->takes_turns ? turns : ahead));
+    }
+    return (double)n_ahead / n_steps;
+}
+
+static void the_faster_way_is_found_and_kept(void **state)
+{
+    (void)state;
+    struct ahead_modes modes;
+    ahead_mode_begin(&modes, false);
+    assert_false(modes.takes_turns);
+    ahead_mode_begin(&modes, true);
+    assert_true(modes.takes_turns);
+    assert_true(simulate_modes(&modes, 200, 260, 30) == 0); /* not at once */
+    assert_true(simulate_modes(&modes, 200, 260, 2000) > 0.85);
+    simulate_modes(&modes, 200, 150, 2000); /* the machine has changed */
+    assert_true(simulate_modes(&modes, 200, 150, 4000) < 0.05);
+    simulate_modes(&modes, 200, 260, 2000);
+    assert_true(simulate_modes(&modes, 200, 260, 4000) > 0.85);
+    ahead_mode_begin(&modes, true);
+    assert_true(simulate_modes(&modes, 2000, 2600, 4000) == 0); /* steps of 1 ms: in turn */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,6 +602,12 @@ int main(void)
         cmocka_unit_test(pages_and_contexts_end),
         cmocka_unit_test(rounds_allocate_nothing),
         cmocka_unit_test(every_allocation_of_creation_may_fail),
+        cmocka_unit_test(speeds_of_lanes_change_nothing),
+        cmocka_unit_test(a_slow_target_is_prepared_for),
+        cmocka_unit_test(the_target_never_waits_for_what_it_did_not_ask_for),
+        cmocka_unit_test(a_draft_that_hangs_holds_nobody_up),
+        cmocka_unit_test(what_is_of_no_use_ends_with_its_pass),
+        cmocka_unit_test(the_faster_way_is_found_and_kept),
     };
     return cmocka_run_group_tests_name("ahead", tests, NULL, NULL);
 }
