@@ -28,6 +28,11 @@ enum status run_engine_open(const struct run_engine_options *options, struct td_
     engine.context = options->context;
     engine.max_batch = options->max_batch;
     engine.k = options->k;
+    engine.target_device = options->target_device;
+    engine.draft_device = options->draft_device;
+    engine.ahead = options->ahead != NULL ? options->ahead : engine.ahead;
+    engine.lend = !options->keeps_apart;
+    engine.virtual_pass_us = options->virtual_pass_us;
     engine.prefix_cache = 0; /* each run pays for its prompts */
     return run_said(td_engine_open(&engine, out));
 }
@@ -109,6 +114,23 @@ static void take_difference(struct td_draft_counts *after, const struct td_draft
     }
 }
 
+static void take_ahead_difference(struct td_ahead_counts *after, const struct td_ahead_counts *before)
+{
+    after->hits -= before->hits;
+    after->misses -= before->misses;
+    after->unprepared -= before->unprepared;
+    after->branches_grown -= before->branches_grown;
+    after->branches_used -= before->branches_used;
+    after->tokens_served -= before->tokens_served;
+    after->tokens_wanted -= before->tokens_wanted;
+    after->hidden_seconds -= before->hidden_seconds;
+    after->exposed_seconds -= before->exposed_seconds;
+    after->glues -= before->glues;
+    after->grow_steps -= before->grow_steps;
+    after->glue_seconds -= before->glue_seconds;
+    after->grow_seconds -= before->grow_seconds;
+}
+
 enum status run_requests(struct td_engine *engine, const struct run_spec *spec, struct run_result *out)
 {
     struct td_engine_stats before, after;
@@ -122,8 +144,10 @@ enum status run_requests(struct td_engine *engine, const struct run_spec *spec, 
         .n_tokens = drained.n_tokens, .n_passes = (int64_t)(after.target_passes - before.target_passes),
         .draft_seconds = after.draft_seconds - before.draft_seconds,
         .verify_seconds = after.verify_seconds - before.verify_seconds,
-        .drafted = after.drafted, .digest = drained.digest };
+        .drafted = after.drafted, .ahead = after.ahead, .late_passes = after.late_passes - before.late_passes,
+        .digest = drained.digest };
     take_difference(&out->drafted, &before.drafted);
+    take_ahead_difference(&out->ahead, &before.ahead);
     return STATUS_OK;
 }
 

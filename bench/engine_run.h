@@ -13,6 +13,9 @@ struct run_engine_options {
     int max_batch;
     int32_t context;         /* 0: the model's */
     int32_t k;               /* < 0: as many as pay */
+    const char *target_device, *draft_device, *ahead; /* NULL: the engine's way */
+    int keeps_apart;         /* 1: neither device's cores help the other's */
+    int32_t virtual_pass_us; /* 0: passes take what they take */
 };
 enum status run_engine_open(const struct run_engine_options *options, struct td_engine **out);
 
@@ -31,6 +34,8 @@ struct run_result {
     int64_t n_tokens, n_passes;
     double draft_seconds, verify_seconds;
     struct td_draft_counts drafted;
+    struct td_ahead_counts ahead;
+    uint64_t late_passes;    /* of a virtual target */
     uint64_t digest;         /* over the requests' own, in their order */
 };
 enum status run_requests(struct td_engine *engine, const struct run_spec *spec, struct run_result *out);

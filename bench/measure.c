@@ -19,6 +19,7 @@ const struct bench_question bench_table[] = {
     {"first-token", "from the start of the program to the first byte of text, milliseconds", bench_first_token},
     {"speculate", "speculation against its own plain decoding, by source and K, tokens a second", bench_speculate},
     {"fanout", "outcomes prepared for: learned, geometric and uniform plans on recorded outcomes, share missed", bench_fanout},
+    {"ssd", "drafting while verifying against drafting in turn and plain decoding, tokens a second", bench_ssd},
     {"batch", "many sequences at once, by batch, K and agreement, tokens a second", bench_batch},
     {"memory", "peak memory of a run over the bytes of its model", bench_memory},
 };

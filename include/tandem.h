@@ -113,6 +113,8 @@ struct td_ahead_counts {
     uint64_t branches_grown, branches_used;
     uint64_t tokens_served, tokens_wanted; /* of hits */
     double hidden_seconds, exposed_seconds; /* of drafting */
+    uint64_t glues, grow_steps;            /* passes over what is verified, and of branches */
+    double glue_seconds, grow_seconds;     /* theirs, choices included */
 };
 /* Counters since open; a snapshot, from any thread. */
 struct td_engine_stats {

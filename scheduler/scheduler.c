@@ -299,7 +299,10 @@ static struct td_ahead_counts ahead_counts(const struct draft *draft)
         .hits = report.hits, .misses = report.misses, .unprepared = report.unprepared,
         .branches_grown = report.grower.branches, .branches_used = report.branches_used,
         .tokens_served = report.tokens_served, .tokens_wanted = report.tokens_wanted,
-        .hidden_seconds = report.hidden_seconds, .exposed_seconds = report.exposed_seconds };
+        .hidden_seconds = report.hidden_seconds, .exposed_seconds = report.exposed_seconds,
+        .glues = report.grower.rounds, .grow_steps = report.grower.steps,
+        .glue_seconds = report.grower.glue_seconds + report.grower.fork_seconds,
+        .grow_seconds = report.grower.grow_seconds };
 }
 
 struct td_engine_stats scheduler_stats(const struct scheduler *s)

@@ -384,6 +384,20 @@ bench_fields() {
 for name in decode rows prefill scheduler memory speculate batch; do
     check "bench $name has every field" bench_fields $name
 done
+bench_ssd() {
+    run_it 0 bench ssd --quick --reps 1 && [ "$(wc -l <"$dir/out")" -eq 3 ] || return 1
+    for key in cost agree k mq cores plain sd ssd predicted hidden served bound fraction; do
+        [ "$(grep -c "\"$key\":" "$dir/out")" -eq 3 ] || { echo "    no $key"; return 1; }
+    done
+    for cores in each shared virtual; do
+        out_has "\"cores\":\"$cores\"" || { echo "    not $cores"; return 1; }
+    done
+}
+if [ "$(nproc)" -ge 2 ]; then
+    check "bench ssd measures all placements" bench_ssd
+else
+    echo "skipped: bench ssd needs two cores"
+fi
 # Of experts a token reads those it uses: 1 340 928 bytes of this model's 2.96 MB. The bound says how many
 # were counted: bytes = bandwidth / bound.
 experts=${TANDEM_SHARED:-../shared/data}/golden/models/qwen3-moe
