@@ -1,7 +1,7 @@
 # Tandem. `make help` is the contents page, made from the `##` comments below.
 #
-# Output goes to build/<variant>/. Variants by variable: SAN=address|undefined|thread, DEBUG=1. CUDA=1
-# compiles device code too.
+# Output goes to build/<variant>/. Variants by variable: SAN=address|undefined|thread, DEBUG=1, CUDA=1
+# (GPUs as devices; wants nvcc).
 # Warnings are errors with WERROR=1 or CI=true. A change of flags rebuilds what it touches. V=1 shows
 # the commands.
 
@@ -13,6 +13,7 @@ CXX     := g++
 endif
 AR      ?= ar
 CUDA    ?=
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC))))
 NVCC    ?= nvcc
 SAN     ?=
 DEBUG   ?=
@@ -24,7 +25,7 @@ ARGS    ?=
 FUZZ_SECONDS ?= 60
 BENCHES ?= decode rows prefill kernels scheduler
 
-VARIANT := $(or $(SAN),$(if $(MUTANTS),mutants,$(if $(DEBUG),debug,release)))
+VARIANT := $(or $(SAN),$(if $(MUTANTS),mutants,$(if $(DEBUG),debug,$(if $(CUDA),cuda,release))))
 BUILD   := build/$(VARIANT)
 ARCH    := $(shell uname -m)
 # Phases that compile run as a make of their own with as many jobs as there are cores, unless the
@@ -59,7 +60,7 @@ endif
 CFLAGS_MUTANTS := $(if $(MUTANTS),-DTANDEM_MUTANTS) # bugs planted on purpose, see base/mutant.h
 CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(if $(DEBUG),-O0,-O2) -g -I. -Iinclude -I$(BUILD)/include \
               -MMD -MP -pthread $(CFLAGS_WARN) $(CFLAGS_NUM) $(CFLAGS_SAN_$(SAN)) $(CFLAGS_MUTANTS) $(CFLAGS)
-LDLIBS    := -lm -pthread
+LDLIBS    := $(if $(CUDA),-L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt) -lm -pthread
 LIBS_TEXT := -Wl,--as-needed -lpcre2-8 -lutf8proc -ljansson # tokenizers and model folders
 LIBS_CLI  := -ljansson
 # Frames are written by msgpack-c's header; a test reads them with its library, whatever that is called here.
@@ -70,9 +71,10 @@ LIBS_MSGPACK := $(if $(wildcard /usr/lib/*/libmsgpack-c.so),-lmsgpack-c,-lmsgpac
 CFLAGS_SIMT := -std=c++17 $(if $(DEBUG),-O0,-O2) -g -I. -Itests/simt/include -MMD -MP -Wall -Wextra -Wshadow \
                $(if $(filter -Werror,$(CFLAGS_WARN)),-Werror) -Wno-unknown-pragmas $(CFLAGS_NUM) \
                -fno-exceptions -fno-rtti -fno-threadsafe-statics $(if $(filter-out thread,$(SAN)),$(CFLAGS_SAN_$(SAN)))
+# No C++ library is linked; the statics that a launch makes hold the same address whichever thread writes it.
 # IEEE rounding, fused where the source says so. Native code for sm_80 and sm_90, PTX for what comes after.
 CFLAGS_CUDA := -std=c++17 -O3 -lineinfo -I. --fmad=false --ftz=false --prec-div=true --prec-sqrt=true \
-               --Werror all-warnings -Xcompiler -Wall,-ffp-contract=off \
+               --Werror all-warnings -Xcompiler -Wall,-ffp-contract=off,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics \
                -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
 
 # Instruction sets per file, chosen at run time.
@@ -102,6 +104,12 @@ FULL_ONLY := scheduler/text.c model/folder.c model/folder_config.c model/folder_
              model/folder_names.c model/folder_json.c model/safetensors.c \
              $(filter-out draft/remote_none.c,$(wildcard draft/remote*.c draft/worker*.c))
 CORE_ONLY := scheduler/text_none.c model/folder_none.c draft/remote_none.c
+# The real runtime instead of its stub, or the other way round.
+CUDA_SRC := $(wildcard backend/cuda/*.cu)
+CUDA_OBJ := $(patsubst %.cu,$(BUILD)/%.o,$(CUDA_SRC)) $(patsubst %.c,$(BUILD)/%.o,$(wildcard backend/cuda/*.c))
+ifneq ($(CUDA),)
+ROOM_SRC := $(filter-out backend/cuda_none.c,$(ROOM_SRC))
+endif
 CORE_SRC := $(filter-out $(FULL_ONLY),$(ROOM_SRC))
 LIB_SRC  := $(filter-out $(CORE_ONLY),$(ROOM_SRC)) $(wildcard tokenizer/*.c rpc/*.c)
 CLI_SRC  := $(wildcard cli/*.c bench/*.c)
@@ -115,12 +123,10 @@ TEST_SRC     := $(wildcard tests/test_*.c)
 TEST_SUPPORT := $(filter-out $(TEST_SRC),$(wildcard tests/*.c))
 TESTS        := $(patsubst %.c,$(BUILD)/%,$(TEST_SRC))
 TEST_SCRIPTS := $(wildcard tests/test_*.sh)
-CUDA_SRC     := $(wildcard backend/cuda/*.cu)
-CUDA_OBJ     := $(patsubst %.cu,$(BUILD)/%.o,$(CUDA_SRC)) $(call obj,$(wildcard backend/cuda/*.c))
 SIMT_TESTS   := $(filter $(BUILD)/tests/test_simt%,$(TESTS))
 SIMT_OBJ     := $(patsubst %.cu,$(BUILD)/simt/%.o,$(CUDA_SRC) $(wildcard tests/simt/*.cu)) \
                 $(patsubst %.cpp,$(BUILD)/simt/%.o,$(wildcard tests/simt/*.cpp)) \
-                $(call obj,$(wildcard backend/cuda/*.c tests/simt/*.c))
+                $(patsubst %.c,$(BUILD)/simt/%.o,$(wildcard backend/cuda/*.c)) $(call obj,$(wildcard tests/simt/*.c))
 HAVE_CXX     := $(shell command -v $(CXX) 2>/dev/null)
 EXAMPLES     := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 FUZZ_SRC     := $(wildcard fuzz/fuzz_*.c)
@@ -168,7 +174,7 @@ install: ## program, libraries, header and default model to PREFIX (/usr/local)
 deps: ## install the libraries that are missing (Debian and its kin, with sudo unless root)
 	@CC='$(CC)' tools/deps build
 
-all: $(TANDEM) $(CORE_LIB) $(if $(CUDA),$(CUDA_OBJ)) ## program and libraries, in build/<variant>/; CUDA=1: device code too
+all: $(TANDEM) $(CORE_LIB) ## program and libraries, in build/<variant>/; CUDA=1: with GPUs as devices, in build/cuda/
 
 clean: ## remove build/
 	rm -rf build
@@ -230,17 +236,20 @@ $(BUILD)/include/tandem_commit.h: FORCE
 	    printf '#define TANDEM_COMMIT "%s"\n' "$$commit" > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
+$(BUILD)/backend/cuda/%.o: CFLAGS_ROOM := -isystem $(CUDA_HOME)/include
 $(BUILD)/%.o: %.c $(BUILD)/flags | $(BUILD)/include/tandem_commit.h
 	@mkdir -p $(@D)
 	$(call say,compile,$<)
-	$(SHOW)$(CC) $(CFLAGS_ALL) $(ISA_FLAGS_$(isa_of)) -c $< -o $@
+	$(SHOW)$(CC) $(CFLAGS_ALL) $(CFLAGS_ROOM) $(ISA_FLAGS_$(isa_of)) -c $< -o $@
 
-$(CORE_LIB): $(call obj,$(CORE_SRC))
+CORE_OBJ := $(call obj,$(CORE_SRC)) $(if $(CUDA),$(CUDA_OBJ))
+LIB_OBJ  := $(call obj,$(LIB_SRC)) $(if $(CUDA),$(CUDA_OBJ))
+$(CORE_LIB): $(CORE_OBJ)
 	$(call say,archive,$@)
-	@rm -f $@ && $(AR) rcs $@ $(call obj,$(CORE_SRC))
-$(LIB): $(call obj,$(LIB_SRC))
+	@rm -f $@ && $(AR) rcs $@ $(CORE_OBJ)
+$(LIB): $(LIB_OBJ)
 	$(call say,archive,$@)
-	@rm -f $@ && $(AR) rcs $@ $(call obj,$(LIB_SRC))
+	@rm -f $@ && $(AR) rcs $@ $(LIB_OBJ)
 $(TANDEM): $(call obj,$(CLI_SRC)) $(LIB)
 	$(call say,link,$@)
 	$(SHOW)$(CC) $(CFLAGS_ALL) $(call obj,$(CLI_SRC)) $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI)
@@ -280,6 +289,10 @@ $(BUILD)/simt/%.o: %.cu $(BUILD)/flags-device
 	$(simt_compile)
 $(BUILD)/simt/%.o: %.cpp $(BUILD)/flags-device
 	$(simt_compile)
+$(BUILD)/simt/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,simt,$<)
+	$(SHOW)$(CC) $(CFLAGS_ALL) -Itests/simt/include -c $< -o $@
 $(BUILD)/%.o: %.cu $(BUILD)/flags-device
 	@mkdir -p $(@D)
 	$(call say,nvcc,$<)

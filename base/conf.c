@@ -76,10 +76,11 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
     [OPT_DRAFT_VOCAB] = {"draft-vocab", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "N|FILE",
         "ids a draft model may propose: the N most frequent of what the target writes, or those listed in "
         "FILE (default: NAME.ids beside the draft NAME.gguf, else all); changes speed, never text", GENERATES},
-    [OPT_TARGET_DEVICE] = {"target-device", 0, CONF_TEXT, 0, 0, NULL, NULL, "cuda*", "DEVICE",
-        "cpu, or the cores to use: cpu:0-3", GENERATES},
-    [OPT_DRAFT_DEVICE] = {"draft-device", 0, CONF_TEXT, 0, 0, NULL, NULL, "cuda*", "DEVICE",
-        "cores of a draft model, if not the target's: cpu:1; cpu: cores that the target leaves", GENERATES},
+    [OPT_TARGET_DEVICE] = {"target-device", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "DEVICE",
+        "cpu, the cores to use: cpu:0-3, or a GPU: cuda:0 (builds with CUDA=1)", GENERATES},
+    [OPT_DRAFT_DEVICE] = {"draft-device", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "DEVICE",
+        "cores of a draft model, if not the target's: cpu:1; cpu: cores that the target leaves; a GPU: cuda:1, or "
+        "the target's own", GENERATES},
     [OPT_LEND] = {"lend", 0, CONF_CHOICE, 0, 0, "on", "on|off", NULL, "on|off",
         "idle cores of one device help the other, where they have cores of their own", GENERATES},
     [OPT_AHEAD] = {"ahead", 0, CONF_CHOICE, 0, 0, "auto", "auto|on|off", NULL, "WHEN",

@@ -105,7 +105,7 @@ static enum status engine_check(const struct conf *conf)
         return status_fail(STATUS_USAGE, "--fanout: %s", sentence);
     }
     const char *device = conf_text(conf, OPT_TARGET_DEVICE);
-    if (device && strchr(device, ':') && conf_is_set(conf, OPT_THREADS)) {
+    if (device && strncmp(device, "cpu:", 4) == 0 && conf_is_set(conf, OPT_THREADS)) {
         return status_fail(STATUS_USAGE, "--threads and the cores of --target-device %s say the same thing; "
                            "give one of them", device);
     }

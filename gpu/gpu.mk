@@ -20,7 +20,7 @@ $(BUILD)/gpu/suite_%.o: tests/test_simt_%.c $(BUILD)/flags
 
 # All of it but the device: what the suite's parity program does, where there is no GPU.
 GPU_EMULATED_OBJ := $(GPU_BED_OBJ) $(call obj,gpu/device_emulated.c) $(GPU_KERNELS:%=$(BUILD)/simt/backend/cuda/%.o) \
-                    $(BUILD)/simt/tests/simt/simt.o $(BUILD)/simt/tests/simt/fiber.o
+                    $(patsubst %,$(BUILD)/simt/tests/simt/%.o,simt runtime fiber)
 $(GPU_EMULATED): $(GPU_EMULATED_OBJ) $(CORE_LIB)
 	$(call say,link,$@)
 	$(SHOW)$(CC) $(CFLAGS_ALL) $(GPU_EMULATED_OBJ) $(CORE_LIB) -o $@ $(LDLIBS) -lcmocka
@@ -43,7 +43,7 @@ $(GPU_BENCH): $(GPU_BENCH_OBJ) $(CORE_LIB)
 .PHONY: gpu-suite gpu-suite-programs cuda-resources
 gpu-suite: ## build/gpu-suite/: parity, roofs and kernel times for a machine with a GPU, where ./run does it all
 	$(SUBMAKE) -s CUDA=1 gpu-suite-programs
-	@gpu/pack.sh $(BUILD) $(GPU_SUITE) $(GPU_LIMIT_MB)
+	@gpu/pack.sh build/cuda $(GPU_SUITE) $(GPU_LIMIT_MB)
 gpu-suite-programs: $(GPU_PARITY) $(GPU_BENCH) $(TANDEM)
 
 cuda-resources: ## registers, spills and shared memory of every kernel on sm_90, from ptxas; fails on a spill

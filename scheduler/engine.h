@@ -9,8 +9,11 @@
 
 enum { ENGINE_MAX_THREADS = 256, ENGINE_MAX_BATCH = 1024, ENGINE_SENTENCE_CAP = 256 };
 
-/* The cores that a model runs on. */
+enum { DEVICE_KIND_CAP = 32 };
+/* The device that a model runs on, and the cores of its lane: a CPU's, or those that do a GPU's part of the
+ * host (sampling, digests). */
 struct device_plan {
+    char kind[DEVICE_KIND_CAP]; /* as backend_create() takes it: "cpu", "cuda:0" */
     int cpus[ENGINE_MAX_THREADS];
     int n_threads;
     int n_pinned;              /* 0: more threads than cores, so they are left to the system */
@@ -39,6 +42,7 @@ enum status engine_plan_settle(const struct engine_plan *plan, const struct td_e
 struct td_engine {
     struct engine_plan plan;
     struct backend *backend;
+    struct backend *draft_backend;          /* NULL: the target's */
     struct lane *lane;                      /* the target's; the step thread is its worker 0 */
     struct lane *draft_lane;                /* NULL: a draft model runs on the target's */
     struct model *model;

@@ -33,6 +33,7 @@ static void core_list_without(struct core_list *list, const struct core_list *ta
 struct device_words {
     const char *whose, *text; /* "target", "cpu:0-3" */
     struct core_list cores;   /* named ones; none: they are chosen here */
+    bool is_gpu;
 };
 
 static enum status add_core(struct device_words *device, const struct core_list *usable, long cpu)
@@ -82,14 +83,21 @@ static enum status parse_cores(struct device_words *device, const char *text, co
     }
 }
 
-/* NULL and "cpu" name no core. */
-static enum status parse_device(struct device_words *device, const struct core_list *usable)
+/* NULL and "cpu" name no core. What follows "cuda:" is for the backend to read. */
+static enum status parse_device(struct device_words *device, const struct core_list *usable, struct device_plan *plan)
 {
+    strcpy(plan->kind, "cpu");
     if (device->text == NULL || strcmp(device->text, "cpu") == 0) {
         return STATUS_OK;
     }
+    if (strncmp(device->text, "cuda:", 5) == 0 && strlen(device->text) < sizeof plan->kind) {
+        strcpy(plan->kind, device->text);
+        device->is_gpu = true;
+        return STATUS_OK;
+    }
     if (strncmp(device->text, "cpu:", 4) != 0) {
-        return status_fail(STATUS_UNSUPPORTED, "there is no device '%s' for the %s; there are: cpu, cpu:0-3",
+        return status_fail(STATUS_UNSUPPORTED, "there is no device '%s' for the %s; there are: cpu, cpu:0-3, "
+                           "cuda:0",
                            device->text, device->whose);
     }
     return parse_cores(device, device->text + 4, usable);
@@ -121,11 +129,13 @@ static struct core_list what_is_left(const struct core_list *all, const struct c
     return left.n > 0 ? left : *all;
 }
 
-/* Nobody has named a core: the last physical ones are the draft's. */
-static void choose_draft_cores(const struct machine_cores *machine, struct core_list *draft)
+/* Nobody has named a core: the last physical ones are the draft's, few beside a target on them, most beside
+ * one on a GPU. */
+static void choose_draft_cores(const struct machine_cores *machine, bool target_is_gpu, struct core_list *draft)
 {
     const struct core_list *physical = &machine->physical;
-    const int wanted = (physical->n + CORES_PER_DRAFT_CORE - 1) / CORES_PER_DRAFT_CORE;
+    const int few = (physical->n + CORES_PER_DRAFT_CORE - 1) / CORES_PER_DRAFT_CORE;
+    const int wanted = target_is_gpu && physical->n > few ? physical->n - few : few;
     draft->n = physical->n > wanted ? wanted : 0;
     for (int i = 0; i < draft->n; i++) {
         draft->cpus[i] = physical->cpus[physical->n - draft->n + i];
@@ -155,6 +165,10 @@ static void plan_draft(const struct machine_cores *machine, const struct device_
                        const struct device_plan *target, struct device_plan *plan)
 {
     struct core_list cores = draft->cores;
+    if (draft->is_gpu) {
+        plan->n_threads = 1; /* not pinned: it chooses tokens, which is little */
+        return;
+    }
     if (cores.n == 0) {
         struct core_list taken = { .n = target->n_pinned };
         memcpy(taken.cpus, target->cpus, (size_t)target->n_pinned * sizeof *target->cpus);
@@ -183,10 +197,15 @@ enum status engine_device_plan(const struct td_engine_options *options, struct e
     struct device_words draft = { .whose = "draft", .text = options->draft_device };
     const bool has_draft = options->draft_device != NULL || plan->drafts_ahead;
     find_cores(&machine);
-    TRY(parse_device(&target, &machine.usable));
-    TRY(parse_device(&draft, &machine.usable));
-    if (has_draft && target.cores.n == 0 && draft.cores.n == 0) {
-        choose_draft_cores(&machine, &draft.cores);
+    TRY(parse_device(&target, &machine.usable, &plan->target));
+    if (has_draft && options->draft_device == NULL) { /* a lane of its own where the target is */
+        draft.is_gpu = target.is_gpu;
+        strcpy(plan->draft.kind, plan->target.kind);
+    } else {
+        TRY(parse_device(&draft, &machine.usable, &plan->draft));
+    }
+    if (has_draft && !draft.is_gpu && target.cores.n == 0 && draft.cores.n == 0) {
+        choose_draft_cores(&machine, target.is_gpu, &draft.cores);
     }
     TRY(plan_target(options, &machine, &target, &draft, &plan->target));
     if (has_draft) {
@@ -197,26 +216,39 @@ enum status engine_device_plan(const struct td_engine_options *options, struct e
 }
 
 /* ---- lanes ---- */
-static enum status open_lane(struct td_engine *engine, const struct device_plan *device,
+static enum status open_lane(struct backend *backend, const struct device_plan *device,
                              struct lane_options options, struct lane **out)
 {
     options.cpus = device->n_pinned > 0 ? device->cpus : NULL;
     options.n_workers = device->n_threads;
-    return lane_create(engine->backend, &options, out);
+    return lane_create(backend, &options, out);
+}
+
+/* What there is on a GPU, unless the user said how much may be taken. */
+static void plan_memory(struct td_engine *engine, const struct td_engine_options *options)
+{
+    if (!backend_is_host(engine->backend) && options->memory_bytes == 0) {
+        engine->plan.budget_bytes = backend_free_bytes(engine->backend);
+        engine->plan.budget_source = "free on the GPU";
+    }
 }
 
 enum status engine_device_open(struct td_engine *engine, const struct td_engine_options *options)
 {
     const struct engine_plan *plan = &engine->plan;
-    TRY(backend_create("cpu", options->isa, &engine->backend));
-    TRY(open_lane(engine, &plan->target, (struct lane_options){ .caller_is_worker = true }, &engine->lane));
+    TRY(backend_create(plan->target.kind, options->isa, &engine->backend));
+    plan_memory(engine, options);
+    TRY(open_lane(engine->backend, &plan->target, (struct lane_options){ .caller_is_worker = true }, &engine->lane));
     if (plan->draft.n_threads == 0) {
         return STATUS_OK;
     }
+    if (strcmp(plan->draft.kind, plan->target.kind) != 0) {
+        TRY(backend_create(plan->draft.kind, options->isa, &engine->draft_backend));
+    }
     /* The step thread sits on a core of the target, so a draft without a thread of its own leaves its
      * lane's work to the lane's workers. */
-    TRY(open_lane(engine, &plan->draft, (struct lane_options){ .caller_is_worker = plan->drafts_ahead },
-                  &engine->draft_lane));
+    TRY(open_lane(engine->draft_backend != NULL ? engine->draft_backend : engine->backend, &plan->draft,
+                  (struct lane_options){ .caller_is_worker = plan->drafts_ahead }, &engine->draft_lane));
     if (plan->lends) {
         lane_lend(engine->draft_lane, engine->lane);
         lane_lend(engine->lane, engine->draft_lane);
@@ -230,5 +262,6 @@ void engine_device_close(struct td_engine *engine)
     lane_stop(engine->lane);
     lane_destroy(engine->draft_lane);
     lane_destroy(engine->lane);
+    backend_destroy(engine->draft_backend);
     backend_destroy(engine->backend);
 }

@@ -8,7 +8,11 @@
  *     cpu:0-2       cpu           0-2                              the physical ones but 0-2
  *     - or cpu      cpu           the physical ones but the last   the last (one in eight)
  *
- * Whoever would be left without a core shares all of them. Results are the same wherever things run.
+ *     cuda:0        cpu           one in eight                     the others
+ *     cuda:0        cuda:0        the physical ones                one, as it likes
+ *
+ * A model on a GPU has cores for what the host does of its work: sampling, digests. Two on one GPU have a
+ * stream each. Whoever would be left without a core shares all of them. Results are the same wherever things run.
  */
 #ifndef SCHEDULER_ENGINE_DEVICE_H
 #define SCHEDULER_ENGINE_DEVICE_H
@@ -18,7 +22,8 @@
 /* Cores of both, and whether they lend. plan->drafts_ahead is set: such a draft always has a lane of its
  * own, named or not. */
 enum status engine_device_plan(const struct td_engine_options *options, struct engine_plan *plan);
-/* engine->backend, lane and, where planned, draft_lane. */
+/* engine->backend, lane and, where planned, draft_lane, on a backend of its own where its device is another.
+ * On a GPU the memory there is what is free on it. */
 enum status engine_device_open(struct td_engine *engine, const struct td_engine_options *options);
 void engine_device_close(struct td_engine *engine);
 

@@ -80,9 +80,11 @@ static enum status load_draft_model(struct opening *opening, struct model_source
     TRY(compare_vocabularies(engine, source, &engine->n_vocab_common));
     const int32_t most = model_source_config(source)->context_len;
     engine->draft_context = most < engine->plan.context ? most : engine->plan.context;
-    return model_load(source, engine->lane, &(struct model_load_options){
+    /* On the lane with more cores, unless the draft is for another device. */
+    struct lane *lane = engine->draft_backend != NULL ? engine->draft_lane : engine->lane;
+    return model_load(source, lane, &(struct model_load_options){
         .mlock = options->mlock != 0, .context = engine->draft_context,
-        .budget_bytes = engine->plan.budget_bytes, .progress = options->progress,
+        .budget_bytes = engine->draft_backend != NULL ? 0 : engine->plan.budget_bytes, .progress = options->progress,
         .progress_user = options->progress_user }, &engine->draft_model);
 }
 

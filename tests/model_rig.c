@@ -28,7 +28,7 @@ static enum status take_kv(struct model_rig *rig, const struct model_rig_options
         }
         rig->views[s] = (struct kv_view){ .pages = pages, .n_pages = rig->pages_per_seq };
     }
-    for (int32_t i = 0; i < n_pages && rig->store.k; i++) {
+    for (int32_t i = 0; i < n_pages && rig->store.k && backend_is_host(rig->backend); i++) {
         kv_store_poison(&rig->store, (uint32_t)i, 0, page_slots);
     }
     return STATUS_OK;
@@ -41,7 +41,7 @@ enum status model_rig_open(struct model_rig *rig, const struct model_rig_options
     const struct lane_options lane = { .n_workers = options->threads > 0 ? options->threads : 1,
                                        .caller_is_worker = true };
     const struct model_load_options load = { .context = options->context, .comm = options->comm };
-    TRY(backend_create("cpu", options->isa, &rig->backend));
+    TRY(backend_create(options->device != NULL ? options->device : "cpu", options->isa, &rig->backend));
     TRY(lane_create(rig->backend, &lane, &rig->lane));
     if (!rig->source) {
         TRY(model_source_open(options->name, &rig->source));

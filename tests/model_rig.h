@@ -8,6 +8,7 @@
 struct model_rig_options {
     const char *name;          /* as model_source_open */
     struct model_source *source; /* instead of name; the rig closes it */
+    const char *device;        /* NULL = "cpu"; what is not the host's memory is not poisoned */
     const char *isa;           /* NULL = best */
     int threads;               /* 0 = 1 */
     enum kv_type kv;

@@ -14,6 +14,9 @@ size_t cuda_weight_bytes(enum tensor_type type, int64_t n_out, int64_t n_in);
  * matrix, zeroed. */
 void cuda_weight_fill(enum tensor_type type, int32_t n_in, int32_t first_out, int32_t n_rows,
                       const void *rows, size_t row_stride_bytes, unsigned char *data);
+/* One output of a tile; both of one type and n_in. */
+struct cuda_lane_place { unsigned char *tile; int32_t lane; };
+void cuda_weight_move(enum tensor_type type, int32_t n_in, struct cuda_lane_place from, struct cuda_lane_place to);
 size_t cuda_act_q8_bytes(int32_t n_cols, int32_t n_rows);
 
 #ifdef __cplusplus

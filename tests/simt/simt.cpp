@@ -308,22 +308,33 @@ void *simt_shared_dynamic(size_t *bytes)
     return shared_memory;
 }
 
-cudaError_t simt_run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void *), const void *args)
+bool simt_check(const simt_launch_shape &shape)
 {
-    launch_failed = false;
-    blockIdx = { 0, 0, 0 };
+    const dim3 grid = shape.grid, block = shape.block;
     const unsigned long long in_block = (unsigned long long)block.x * block.y * block.z;
     const unsigned long long in_grid = (unsigned long long)grid.x * grid.y * grid.z;
+    blockIdx = { 0, 0, 0 };
     if (in_block == 0 || in_block > MAX_THREADS || in_grid == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
-        grid.z > 65535 || shared_bytes > SHARED_LIMIT_BYTES) {
+        grid.z > 65535 || shape.shared_bytes > SHARED_LIMIT_BYTES) {
         complain("a launch of %u x %u x %u blocks of %llu threads with %zu bytes of shared memory", grid.x,
-                 grid.y, grid.z, in_block, shared_bytes);
+                 grid.y, grid.z, in_block, shape.shared_bytes);
+        return false;
+    }
+    return true;
+}
+
+cudaError_t simt_run(const simt_launch_shape &shape, void (*body)(const void *), const void *args)
+{
+    const dim3 grid = shape.grid, block = shape.block;
+    const unsigned long long in_grid = (unsigned long long)grid.x * grid.y * grid.z;
+    launch_failed = false;
+    if (!simt_check(shape)) {
         return cudaErrorInvalidValue;
     }
     gridDim = grid;
     blockDim = block;
-    n_threads = (unsigned)in_block;
-    dynamic_bytes = shared_bytes;
+    n_threads = block.x * block.y * block.z;
+    dynamic_bytes = shape.shared_bytes;
     thread_body = body;
     thread_args = args;
     for (unsigned long long i = 0; i < in_grid && !launch_failed; i++) {
@@ -332,10 +343,16 @@ cudaError_t simt_run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(co
                      (unsigned)(at / grid.x / grid.y) };
         run_block();
     }
-    return cudaGetLastError();
+    return launch_failed ? cudaErrorLaunchFailure : cudaSuccess;
 }
 
-cudaError_t cudaGetLastError(void) { return launch_failed ? cudaErrorLaunchFailure : cudaSuccess; }
+void simt_complain(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    note(format, args);
+    va_end(args);
+}
 
 void simt_set_order(enum simt_order blocks, enum simt_order threads_)
 {

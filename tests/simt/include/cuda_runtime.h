@@ -8,7 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#define SIMT_EMULATION 1
+#include "tests/simt/include/cuda_runtime_api.h"
+
 #define __global__
 #define __device__
 #define __host__
@@ -26,10 +27,6 @@ struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
 
-typedef struct CUstream_st *cudaStream_t;
-typedef int cudaError_t;
-enum { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorLaunchFailure = 719 };
-
 extern uint3 threadIdx, blockIdx; /* of the thread that runs */
 extern dim3 blockDim, gridDim;
 
@@ -37,11 +34,19 @@ extern dim3 blockDim, gridDim;
 enum simt_warp_op { SIMT_SYNC, SIMT_SHUFFLE, SIMT_MMA };
 enum { SIMT_WARP = 32, SIMT_WORDS_IN = 6, SIMT_WORDS_OUT = 4 };
 
-cudaError_t simt_run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void *), const void *args);
-cudaError_t cudaGetLastError(void); /* of the last launch */
+/* Runs a launch now. Its arguments lie behind args. */
+struct simt_launch_shape { dim3 grid, block; size_t shared_bytes; };
+cudaError_t simt_run(const simt_launch_shape &shape, void (*body)(const void *), const void *args);
+/* Whether a device would take it; says why not. */
+bool simt_check(const simt_launch_shape &shape);
+/* Runs it when the stream does, with a copy of the arguments; at once without a stream. */
+void simt_enqueue(cudaStream_t stream, const simt_launch_shape &shape, void (*body)(const void *), const void *args,
+                  size_t args_bytes);
 /* Ends the block and does not return. (Not declared so: the address sanitizer would look for the end of a
  * stack that is not the thread's.) */
 void simt_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Notes what is wrong and goes on. */
+void simt_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void simt_barrier(const char *file, int line);
 /* Lane `lane` of the warp gives words_in; `source`: the lane whose words it wants (SIMT_SHUFFLE). */
 void simt_warp(enum simt_warp_op op, unsigned mask, int source, const uint32_t *words_in, uint32_t *words_out);
@@ -50,12 +55,15 @@ int simt_lane(void);
 void *simt_shared_array(const void *key, size_t bytes);
 void *simt_shared_dynamic(size_t *bytes);
 
-template <class Body> cudaError_t simt_launch(dim3 grid, dim3 block, size_t shared_bytes, const Body &body)
+template <class Kernel, class... Args>
+void simt_launch(cudaStream_t stream, dim3 grid, dim3 block, size_t shared_bytes, Kernel kernel, Args... args)
 {
-    return simt_run(grid, block, shared_bytes, [](const void *b) { (*static_cast<const Body *>(b))(); }, &body);
+    const auto body = [=] { kernel(args...); };
+    simt_enqueue(stream, { grid, block, shared_bytes },
+                 [](const void *b) { (*static_cast<const decltype(body) *>(b))(); }, &body, sizeof body);
 }
 #define CUDA_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-    ((void)(stream), (void)simt_launch(grid, block, shared_bytes, [&] { kernel(__VA_ARGS__); }))
+    simt_launch(stream, grid, block, shared_bytes, kernel, __VA_ARGS__)
 #define __syncthreads() simt_barrier(__FILE__, __LINE__)
 
 static inline void __syncwarp(unsigned mask = 0xffffffffu)

@@ -1,0 +1,110 @@
+/* cuda: backend and lane of a GPU. Private to backend/cuda.
+ *
+ *     step thread ──► lane ──┬── stream: launches and copies, in order
+ *                            └── host: a lane of the CPU's for functions of the host (sampling, digests)
+ *
+ * A lane is one queue all the same: whichever side is asked next waits for the other first. The callers wait
+ * for a pass before they look at its logits, so in practice nobody waits twice.
+ *
+ * A CUDA error is for good: the first one is kept with its sentence, later calls do nothing, and
+ * backend_health() says it to whoever would use a result.
+ */
+#ifndef BACKEND_CUDA_CUDA_H
+#define BACKEND_CUDA_CUDA_H
+
+#include <cuda_runtime_api.h>
+#include <stdatomic.h>
+
+#include "backend/cuda/kernels.h"
+#include "backend/device.h"
+
+enum { CUDA_SENTENCE_CAP = 256, CUDA_TICKETS = 64 };
+
+struct cuda_backend {
+    struct backend base;
+    int device;
+    bool keeps_graphs;        /* passes that come again are recorded */
+    atomic_int failed;        /* 1: the sentence is being written; 2: it stands */
+    char sentence[CUDA_SENTENCE_CAP];
+};
+
+/* What a ticket stands for: an event of the stream, or a ticket of the host's lane. */
+struct cuda_ticket { cudaEvent_t event; uint64_t host; /* 0: the event */ };
+
+struct cuda_lane {
+    struct lane base;
+    struct lane *host;
+    cudaStream_t stream;
+    struct cuda_ticket ring[CUDA_TICKETS];
+    uint64_t n_submitted, n_done;
+    bool is_marked;           /* nothing was launched since the ticket n_submitted was given out */
+    struct pass_desk *desk;   /* of the pass under way */
+    _Atomic int64_t busy_ns;
+    int64_t busy_since_ns;
+};
+
+static inline struct cuda_backend *cuda_backend_of(struct backend *base) { return (struct cuda_backend *)base; }
+static inline struct cuda_lane *cuda_lane_of(struct lane *base) { return (struct cuda_lane *)base; }
+
+/* Whether a call went well; the first that did not is kept. `what` names it. */
+bool cuda_ok(struct cuda_backend *backend, int error, const char *what);
+bool cuda_has_failed(const struct cuda_backend *backend);
+/* The calling thread's device is this one. */
+bool cuda_enter(struct cuda_backend *backend);
+/* For tests: recorded passes or none. Before the first pass. */
+void cuda_backend_keep_graphs(struct backend *backend, bool keeps);
+/* Multiple of what a copy, a panel or a plane wants. */
+static inline size_t cuda_align(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
+
+/* ---- lane.c ---- */
+enum status cuda_lane_create(struct backend *backend, const struct lane_options *options, struct lane **out);
+void cuda_lane_stop(struct lane *lane);
+void cuda_lane_destroy(struct lane *lane);
+uint64_t cuda_lane_submit(struct lane *lane, lane_fn fn, const void *args, size_t args_bytes, uint32_t n_chunks);
+uint64_t cuda_lane_mark(struct lane *lane);
+void cuda_lane_wait(struct lane *lane, uint64_t ticket);
+bool cuda_lane_done(struct lane *lane, uint64_t ticket);
+void cuda_lane_idle_until(struct lane *lane, const atomic_int *until);
+void cuda_lane_wake(struct lane *lane);
+void cuda_lane_pin_caller(const struct lane *lane);
+int64_t cuda_lane_busy_ns(const struct lane *lane);
+/* Before launches: the stream of this lane, once the host's functions have ended; NULL when the device has
+ * failed. */
+cudaStream_t cuda_lane_enter(struct cuda_lane *lane);
+static inline struct cuda_backend *cuda_lane_backend(const struct cuda_lane *lane)
+{
+    return cuda_backend_of(lane->base.backend);
+}
+
+/* ---- matrix.c ---- */
+size_t cuda_matrix_bytes(enum tensor_type type, int64_t n_out, int64_t n_in);
+enum status cuda_matrix_fill(struct backend *backend, const struct weight *weight, int32_t first_out, int32_t n_rows,
+                             const void *rows, size_t row_stride_bytes);
+enum status cuda_matrix_gather(struct backend *backend, const struct weight *from, const int32_t *rows,
+                               const struct weight *to);
+
+/* ---- desk.c ---- */
+enum status cuda_desk_create(struct backend *backend, const struct pass_shape *shape, struct pass_desk **out);
+void cuda_desk_destroy(struct pass_desk *desk);
+uint64_t cuda_desk_bytes(const struct pass_desk *desk);
+enum pass_way cuda_pass_begin(struct lane *lane, struct pass_desk *desk, struct pass_inputs *inputs);
+uint64_t cuda_pass_end(struct lane *lane, struct pass_desk *desk, const struct pass_result *result);
+const float *cuda_pass_logits(const struct pass_desk *desk);
+/* Of the pass under way: segments that its rows see at most, and where attention computes. */
+struct cuda_room { int32_t n_segments; float *scratch; size_t scratch_floats; };
+struct cuda_room cuda_desk_room(const struct pass_desk *desk);
+
+/* ---- ops.c ---- */
+size_t cuda_act_bytes(int32_t n_cols, int32_t cap_rows);
+void cuda_act_init(struct act *act, int32_t n_cols, int32_t cap_rows, void *memory);
+void cuda_run_embed(struct lane *lane, const struct op_embed *op);
+void cuda_run_norm(struct lane *lane, const struct op_norm *op);
+void cuda_run_quantize(struct lane *lane, const struct op_quantize *op);
+void cuda_run_linear(struct lane *lane, const struct op_linear *op);
+void cuda_run_rope_store(struct lane *lane, const struct op_rope_store *op);
+void cuda_run_attention(struct lane *lane, const struct op_attention *op);
+void cuda_run_swiglu(struct lane *lane, const struct op_swiglu *op);
+void cuda_run_page_copy(struct lane *lane, const struct op_page_copy *op);
+void cuda_run_tap(struct lane *lane, const struct op_tap *op);
+
+#endif

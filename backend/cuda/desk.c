@@ -1,0 +1,390 @@
+/* desk: what lies between the host and the passes of one set of buffers.
+ *
+ *     host arrays ─ packed ─► pinned block ─ one copy ─► device block ─► kernels ─► logits ─ one copy ─► pinned
+ *                             (two, in turn)             (one)
+ *
+ * Arrays lie in the device block at places that depend on the numbers of rows and logits alone, so that a
+ * recorded pass (a CUDA graph) reads its inputs where the next one's are:
+ *
+ *     token | position | slot | seq_of_row | logits_row | views | pages and paths of the views
+ *
+ * Passes of up to 64 rows are padded to a bucket and recorded when their shape comes the second time; the
+ * first time they run as they are. Pad rows have position and slot -1: they write to no slot and attend to
+ * nothing, and their results are not read. Longer passes (prompts) are not recorded: their kernels hide the
+ * launches.
+ */
+#include <string.h>
+
+#include "backend/cuda/cuda.h"
+
+enum {
+    INPUT_BLOCKS = 2,
+    MAX_GRAPHS = 64,
+    MAX_GRAPH_ROWS = 64,
+    SCRATCH_FLOATS = 8 << 20 /* of attention, unless one row wants more; longer passes take turns */
+};
+
+/* Passes that are the same operations on the same places. */
+struct graph_key {
+    const void *of_model;
+    const unsigned char *kv;
+    int32_t n_rows, n_logits, n_layers, n_segments;
+};
+struct graph { struct graph_key key; cudaGraphExec_t exec; int32_t n_met; };
+
+struct input_block { unsigned char *pinned; cudaEvent_t taken; bool is_used; };
+
+struct pass_desk {
+    struct cuda_backend *backend;
+    struct pass_shape shape;
+    size_t input_bytes;
+    unsigned char *inputs;              /* of the device */
+    struct input_block blocks[INPUT_BLOCKS];
+    int next_block;
+    float *logits;                      /* pinned, [cap_logits, n_vocab] */
+    float *scratch;                     /* of the device */
+    size_t scratch_floats;
+    int32_t n_segments;                 /* of the pass under way */
+    struct graph graphs[MAX_GRAPHS];
+    int n_graphs;
+    struct graph *recording, *replayed; /* of the pass under way */
+};
+
+static int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
+static int32_t segments_of(int32_t n_positions) { return (n_positions + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS; }
+
+/* ---- creation ---- */
+static int32_t pages_cap(const struct pass_shape *shape) { return shape->context / KV_BLOCK_SLOTS + 1; }
+
+/* Every row a sequence of its own, each with its page table and a path. */
+static size_t input_bytes_of(const struct pass_shape *shape)
+{
+    const size_t rows = (size_t)shape->cap_rows, words = (size_t)pages_cap(shape) + KV_PATH_CAP;
+    const size_t ints = 4 * rows + (size_t)shape->cap_logits + rows * words;
+    return cuda_align(ints * sizeof(int32_t) + rows * sizeof(struct kv_view) + 64);
+}
+
+static size_t scratch_floats_of(const struct pass_shape *shape)
+{
+    const int32_t n_segments = segments_of(shape->context);
+    const size_t one = cuda_attention_scratch_floats(1, shape->n_heads, shape->head_dim, n_segments);
+    const size_t all = one * (size_t)shape->cap_rows;
+    return all < SCRATCH_FLOATS ? all : one > SCRATCH_FLOATS ? one : SCRATCH_FLOATS;
+}
+
+static enum status take_pinned(struct pass_desk *desk, size_t bytes, void **out)
+{
+    if (!cuda_enter(desk->backend) || cudaMallocHost(out, bytes) != cudaSuccess) {
+        (void)cudaGetLastError();
+        *out = NULL;
+        return status_fail(STATUS_NO_MEMORY, "no pinned memory of %.1f MiB for %s", (double)bytes / (1024.0 * 1024.0),
+                           backend_name(&desk->backend->base));
+    }
+    return STATUS_OK;
+}
+
+static enum status take_memory(struct pass_desk *desk)
+{
+    struct backend *backend = &desk->backend->base;
+    const size_t logits_bytes = (size_t)desk->shape.cap_logits * (size_t)desk->shape.n_vocab * sizeof(float);
+    void *pinned;
+    desk->inputs = backend_alloc(backend, desk->input_bytes);
+    desk->scratch = backend_alloc(backend, desk->scratch_floats * sizeof *desk->scratch);
+    if (desk->inputs == NULL || desk->scratch == NULL) {
+        return status_fail(STATUS_NO_MEMORY, "passes of %d rows need %.1f MiB beside their buffers on %s, %.1f MiB are "
+                           "free", desk->shape.cap_rows, (double)cuda_desk_bytes(desk) / (1024.0 * 1024.0),
+                           backend_name(backend), (double)backend_free_bytes(backend) / (1024.0 * 1024.0));
+    }
+    for (int i = 0; i < INPUT_BLOCKS; i++) {
+        TRY(take_pinned(desk, desk->input_bytes, &pinned));
+        desk->blocks[i].pinned = pinned;
+        cuda_ok(desk->backend, cudaEventCreateWithFlags(&desk->blocks[i].taken, cudaEventDisableTiming), "making events");
+    }
+    TRY(take_pinned(desk, logits_bytes, &pinned));
+    desk->logits = pinned;
+    return backend_health(backend);
+}
+
+enum status cuda_desk_create(struct backend *backend, const struct pass_shape *shape, struct pass_desk **out)
+{
+    struct pass_desk *desk = mem_alloc(1, sizeof *desk);
+    if (desk == NULL) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for what passes need beside their buffers");
+    }
+    desk->backend = cuda_backend_of(backend);
+    desk->shape = *shape;
+    desk->input_bytes = input_bytes_of(shape);
+    desk->scratch_floats = scratch_floats_of(shape);
+    const enum status status = take_memory(desk);
+    if (status != STATUS_OK) {
+        cuda_desk_destroy(desk);
+        return status;
+    }
+    *out = desk;
+    return STATUS_OK;
+}
+
+void cuda_desk_destroy(struct pass_desk *desk)
+{
+    struct backend *backend = &desk->backend->base;
+    (void)cudaSetDevice(desk->backend->device);
+    for (int i = 0; i < desk->n_graphs; i++) {
+        if (desk->graphs[i].exec != NULL) {
+            (void)cudaGraphExecDestroy(desk->graphs[i].exec);
+        }
+    }
+    for (int i = 0; i < INPUT_BLOCKS; i++) {
+        if (desk->blocks[i].taken != NULL) {
+            (void)cudaEventDestroy(desk->blocks[i].taken);
+        }
+        (void)cudaFreeHost(desk->blocks[i].pinned);
+    }
+    (void)cudaFreeHost(desk->logits);
+    backend_free(backend, desk->inputs, desk->input_bytes);
+    backend_free(backend, desk->scratch, desk->scratch_floats * sizeof *desk->scratch);
+    mem_free(desk);
+}
+
+uint64_t cuda_desk_bytes(const struct pass_desk *desk)
+{
+    return desk->input_bytes + desk->scratch_floats * sizeof *desk->scratch;
+}
+
+const float *cuda_pass_logits(const struct pass_desk *desk) { return desk->logits; }
+
+struct cuda_room cuda_desk_room(const struct pass_desk *desk)
+{
+    return (struct cuda_room){ desk->n_segments, desk->scratch, desk->scratch_floats };
+}
+
+/* ---- inputs ---- */
+/* The same offset in the pinned block and on the device. */
+struct packer { unsigned char *pinned, *device; size_t at, cap; };
+
+/* Room for n elements; *device is where kernels find them. */
+static void *pack(struct packer *packer, size_t n, size_t size, const void **device)
+{
+    const size_t at = (packer->at + size - 1) / size * size;
+    ASSERT(n <= (packer->cap - at) / size);
+    packer->at = at + n * size;
+    *device = packer->device + at;
+    return packer->pinned + at;
+}
+
+/* n_all values: those given, then pads. */
+static const int32_t *pack_ints(struct packer *packer, const int32_t *from, int32_t n, int32_t n_all, int32_t pad)
+{
+    const void *device;
+    int32_t *to = pack(packer, (size_t)n_all, sizeof *to, &device);
+    for (int32_t i = 0; i < n_all; i++) {
+        to[i] = i < n ? from[i] : pad;
+    }
+    return device;
+}
+
+static void pack_view(struct packer *packer, const struct kv_view *from, const struct kv_view *before,
+                      int32_t most_pages, struct kv_view *to, const struct kv_view *to_before)
+{
+    const void *device = NULL;
+    const int32_t n_pages = min_i32(from->n_pages, most_pages);
+    *to = *from;
+    if (before != NULL && before->pages == from->pages && before->n_pages == from->n_pages) {
+        to->pages = to_before->pages; /* branches of one sequence */
+    } else {
+        uint32_t *pages = pack(packer, (size_t)n_pages, sizeof *pages, &device);
+        if (n_pages > 0) {
+            memcpy(pages, from->pages, (size_t)n_pages * sizeof *pages);
+        }
+        to->pages = device;
+    }
+    to->path = from->n_path > 0 ? pack_ints(packer, from->path, from->n_path, from->n_path, 0) : NULL;
+}
+
+static const struct kv_view *pack_views(struct packer *packer, const struct pass_inputs *inputs, int32_t most_pages)
+{
+    const void *device;
+    struct kv_view *to = pack(packer, (size_t)inputs->n_seqs, sizeof *to, &device);
+    for (int32_t i = 0; i < inputs->n_seqs; i++) {
+        ASSERT(inputs->views[i].n_path <= KV_PATH_CAP);
+        pack_view(packer, &inputs->views[i], i > 0 ? &inputs->views[i - 1] : NULL, most_pages, &to[i],
+                  i > 0 ? &to[i - 1] : NULL);
+    }
+    return device;
+}
+
+/* Everything up to a row's position lies somewhere: kernels do not ask. */
+static void check_rows(const struct pass_inputs *inputs)
+{
+    const int32_t page_slots = inputs->store->page_slots;
+    for (int32_t i = 0; i < inputs->n_rows; i++) {
+        const struct kv_view *view = &inputs->views[inputs->seq_of_row[i]];
+        const int32_t last = inputs->position[i];
+        const bool on_path = view->n_path > 0 && last >= view->fork;
+        const int32_t n_in_pages = on_path ? view->fork : last + 1;
+        ASSERT(n_in_pages >= 0 && (!on_path || last - view->fork < view->n_path));
+        ASSERT((n_in_pages + page_slots - 1) / page_slots <= view->n_pages);
+    }
+}
+
+/* The block that was sent longest ago; its copy has left the host long since. */
+static struct input_block *take_block(struct pass_desk *desk)
+{
+    struct input_block *block = &desk->blocks[desk->next_block];
+    desk->next_block = (desk->next_block + 1) % INPUT_BLOCKS;
+    if (block->is_used) {
+        cuda_ok(desk->backend, cudaEventSynchronize(block->taken), "sending inputs");
+    }
+    block->is_used = true;
+    return block;
+}
+
+/* Counts of `to` include pads. */
+static void send_inputs(struct pass_desk *desk, cudaStream_t stream, const struct pass_inputs *from,
+                        struct pass_inputs *to)
+{
+    struct input_block *block = take_block(desk);
+    struct packer packer = { block->pinned, desk->inputs, 0, desk->input_bytes };
+    to->token = pack_ints(&packer, from->token, from->n_rows, to->n_rows, 0);
+    to->position = pack_ints(&packer, from->position, from->n_rows, to->n_rows, -1);
+    to->slot = pack_ints(&packer, from->slot, from->n_rows, to->n_rows, -1);
+    to->seq_of_row = pack_ints(&packer, from->seq_of_row, from->n_rows, to->n_rows, 0);
+    to->logits_row = pack_ints(&packer, from->logits_row, from->n_logits, to->n_logits, 0);
+    to->views = pack_views(&packer, from, pages_cap(&desk->shape));
+    cuda_ok(desk->backend, cudaMemcpyAsync(desk->inputs, block->pinned, packer.at, cudaMemcpyHostToDevice, stream),
+            "sending inputs");
+    cuda_ok(desk->backend, cudaEventRecord(block->taken, stream), "sending inputs");
+}
+
+/* ---- recorded passes ---- */
+/* 1 to 8, then in steps of half the power of two below: 12, 16, 24, 32, 48, 64. */
+static int32_t bucket_of(int32_t n)
+{
+    int32_t size = 8;
+    if (n <= size) {
+        return n;
+    }
+    while (size * 2 < n) {
+        size *= 2;
+    }
+    return n <= size + size / 2 ? size + size / 2 : size * 2;
+}
+
+static int32_t count_segments(const struct pass_inputs *inputs)
+{
+    int32_t highest = 0;
+    for (int32_t i = 0; i < inputs->n_rows; i++) {
+        highest = inputs->position[i] > highest ? inputs->position[i] : highest;
+    }
+    return segments_of(highest + 1);
+}
+
+/* Powers of two, so that a growing text seldom comes to a new shape. */
+static int32_t round_segments(int32_t n, int32_t most)
+{
+    int32_t rounded = 1;
+    while (rounded < n) {
+        rounded *= 2;
+    }
+    return min_i32(rounded, most);
+}
+
+static struct graph *find_graph(struct pass_desk *desk, const struct graph_key *key)
+{
+    for (int i = 0; i < desk->n_graphs; i++) {
+        const struct graph_key *held = &desk->graphs[i].key;
+        if (held->of_model == key->of_model && held->kv == key->kv && held->n_rows == key->n_rows &&
+            held->n_logits == key->n_logits && held->n_layers == key->n_layers &&
+            held->n_segments == key->n_segments) {
+            return &desk->graphs[i];
+        }
+    }
+    if (desk->n_graphs == MAX_GRAPHS) {
+        return NULL; /* runs as it is */
+    }
+    desk->graphs[desk->n_graphs] = (struct graph){ .key = *key };
+    return &desk->graphs[desk->n_graphs++];
+}
+
+/* The recording that this pass is, or is to become; its counts then include pads. NULL: it is none. */
+static struct graph *choose_graph(struct pass_desk *desk, struct pass_inputs *inputs)
+{
+    const int32_t n_segments = count_segments(inputs);
+    desk->n_segments = n_segments;
+    if (!desk->backend->keeps_graphs || inputs->of_model == NULL || inputs->n_rows > MAX_GRAPH_ROWS) {
+        return NULL;
+    }
+    const struct graph_key key = {
+        .of_model = inputs->of_model, .kv = inputs->store->k, .n_layers = inputs->n_layers,
+        .n_rows = min_i32(bucket_of(inputs->n_rows), desk->shape.cap_rows),
+        .n_logits = min_i32(bucket_of(inputs->n_logits), desk->shape.cap_logits),
+        .n_segments = round_segments(n_segments, segments_of(desk->shape.context)),
+    };
+    struct graph *graph = find_graph(desk, &key);
+    if (graph != NULL) {
+        inputs->n_rows = key.n_rows;
+        inputs->n_logits = key.n_logits;
+        desk->n_segments = key.n_segments;
+        graph->n_met += graph->n_met < 2;
+    }
+    return graph;
+}
+
+static void end_recording(struct pass_desk *desk, cudaStream_t stream)
+{
+    struct cuda_backend *backend = desk->backend;
+    cudaGraph_t graph = NULL;
+    if (!cuda_ok(backend, cudaStreamEndCapture(stream, &graph), "recording a pass") ||
+        !cuda_ok(backend, cudaGraphInstantiate(&desk->recording->exec, graph, 0), "recording a pass")) {
+        desk->recording->exec = NULL;
+    }
+    if (graph != NULL) {
+        (void)cudaGraphDestroy(graph);
+    }
+    desk->replayed = desk->recording;
+    desk->recording = NULL;
+}
+
+/* ---- a pass ---- */
+enum pass_way cuda_pass_begin(struct lane *base, struct pass_desk *desk, struct pass_inputs *inputs)
+{
+    struct cuda_lane *lane = cuda_lane_of(base);
+    const cudaStream_t stream = cuda_lane_enter(lane);
+    const struct pass_inputs from = *inputs;
+    desk->recording = desk->replayed = NULL;
+    if (stream == NULL) {
+        return PASS_REPLAY; /* of nothing: the device has failed */
+    }
+    check_rows(inputs);
+    lane->desk = desk;
+    struct graph *graph = choose_graph(desk, inputs);
+    send_inputs(desk, stream, &from, inputs);
+    if (graph != NULL && graph->exec != NULL) {
+        desk->replayed = graph;
+        return PASS_REPLAY;
+    }
+    if (graph != NULL && graph->n_met > 1 &&
+        cuda_ok(desk->backend, cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording a pass")) {
+        desk->recording = graph;
+    }
+    return PASS_SUBMIT;
+}
+
+uint64_t cuda_pass_end(struct lane *base, struct pass_desk *desk, const struct pass_result *result)
+{
+    struct cuda_lane *lane = cuda_lane_of(base);
+    const size_t bytes = (size_t)result->n_logits * (size_t)result->n_cols * sizeof(float);
+    if (desk->recording != NULL) {
+        end_recording(desk, lane->stream);
+    }
+    const cudaStream_t stream = cuda_lane_enter(lane);
+    lane->desk = NULL;
+    if (stream != NULL && desk->replayed != NULL) {
+        cuda_ok(desk->backend, cudaGraphLaunch(desk->replayed->exec, stream), "a recorded pass");
+    }
+    if (stream != NULL && bytes > 0) {
+        ASSERT(result->n_logits <= desk->shape.cap_logits && result->n_cols <= desk->shape.n_vocab);
+        cuda_ok(desk->backend, cudaMemcpyAsync(desk->logits, result->logits, bytes, cudaMemcpyDeviceToHost, stream),
+                "fetching logits");
+    }
+    return cuda_lane_mark(base);
+}
