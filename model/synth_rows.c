@@ -41,7 +41,9 @@ static void make_16bit(uint64_t stream, float deviation, enum tensor_type type, 
     }
 }
 
-/* Blocks of 32: a half scale with 8 random mantissa bits, then random code bytes. */
+/* Blocks of 32: a half scale with 8 random mantissa bits, then random code bytes. Codes of Q4_0 are -8 .. 7,
+ * half a step below 0 on average: over thousands of inputs and a dozen layers that would drown what the
+ * residual stream carries, so every other scale is negative. */
 static void make_blocks(uint64_t stream, float deviation, enum tensor_type type, int64_t n_blocks,
                         unsigned char *out)
 {
@@ -54,7 +56,8 @@ static void make_blocks(uint64_t stream, float deviation, enum tensor_type type,
         if (b % 8 == 0) {
             jitter = word_at(stream, at++);
         }
-        const uint16_t scale = (uint16_t)(base | (jitter & 0xffu));
+        const uint16_t sign = type == TENSOR_Q4_0 ? (uint16_t)((jitter & 1u) << 15) : 0;
+        const uint16_t scale = (uint16_t)(base | sign | (jitter & 0xffu));
         jitter >>= 8;
         memcpy(out, &scale, 2);
         for (int i = 0; i < n_words; i++) {

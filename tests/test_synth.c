@@ -151,7 +151,7 @@ static void test_distribution(void **state)
         const double n = (double)(info.dims[0] * info.dims[1]), wanted = 1 / sqrt((double)info.dims[0]);
         const double deviation = sqrt(squares / n);
         assert_true(deviation > 0.65 * wanted && deviation < 1.5 * wanted);
-        assert_true(fabs(sum / n) < 0.15 * wanted);
+        assert_true(fabs(sum / n) < 0.03 * wanted); /* a tenth drowned the text of a pair of 16 layers */
         model_source_close(source);
     }
 }
