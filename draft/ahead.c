@@ -61,9 +61,7 @@ static void settle_prepared(struct ahead *ahead)
 {
     struct ahead_job *job = ahead->prepared;
     if (job != NULL && ahead->never_stops_early) {
-        const double seconds = ahead_job_settle(ahead, job, false);
-        ahead->report.exposed_seconds += seconds;
-        ahead->waited_ns += (int64_t)(seconds * 1e9);
+        ahead->report.exposed_seconds += ahead_job_settle(ahead, job, false);
     }
 }
 
@@ -190,18 +188,6 @@ static bool is_wanted(const struct ahead *ahead, const struct draft_ask *ask)
     return ask->k_max > 0 && ask->n_tokens + DRAFT_MAX_NODES < ahead->options.grower.model.common.context;
 }
 
-/* Time of the last job, if it has ended, as far as nobody waited for it. */
-static void count_hidden(struct ahead *ahead)
-{
-    struct ahead_job *job = ahead->prepared;
-    if (job != NULL && atomic_load(&job->is_done)) {
-        const int64_t hidden_ns = job->run_ns - ahead->waited_ns;
-        ahead->report.hidden_seconds += hidden_ns > 0 ? (double)hidden_ns * 1e-9 : 0.0;
-        ahead->report.grower = job->grower;
-    }
-    ahead->waited_ns = 0;
-}
-
 static void begin(struct draft *base, const struct draft_ask *asks, int32_t n_asks)
 {
     struct ahead *ahead = (struct ahead *)base;
@@ -209,7 +195,6 @@ static void begin(struct draft *base, const struct draft_ask *asks, int32_t n_as
     for (int32_t i = 0; i < n_asks && !ahead->modes.takes_turns; i++) {
         n_wanted += is_wanted(ahead, &asks[i]);
     }
-    count_hidden(ahead);
     ahead->begin_ns = clock_now_ns();
     ahead->begin_rows = 0;
     for (int32_t i = 0; i < n_asks; i++) {
@@ -226,6 +211,8 @@ static void begin(struct draft *base, const struct draft_ask *asks, int32_t n_as
             add_round(ahead, job, &asks[i]);
         }
     }
+    job->begin_ns = ahead->begin_ns;
+    job->grows_to_the_end = ahead->never_stops_early;
     job->verify_ns = ahead->verify_ns;
     job->verify_rows = ahead->verify_rows;
     job->k_fallback = (int32_t)(ahead->k_fallback + 0.5);

@@ -97,6 +97,8 @@ struct grower_call {
     int32_t n_rounds;           /* at most max_batch, each of another place */
     struct ahead_table *tables; /* [n_rounds] filled, in the rounds' order */
     atomic_int *stop;           /* once set, nothing more is begun: what has been grown by then stands */
+    int64_t begin_ns;           /* when the target's pass began; 0: not known */
+    bool grows_to_the_end;      /* every branch gets all its tokens, however long it takes */
     int32_t verify_rows;        /* of the pass before this round's, .. */
     int64_t verify_ns;          /* .. and how long it took, this lane being busy; 0: not known */
     int32_t k_fallback;         /* tokens that a miss has proposed for it lately, .. */

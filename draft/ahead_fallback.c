@@ -76,7 +76,6 @@ static void draft_now(struct ahead *ahead, struct draft_ask *asks, int32_t n_ask
     for (int i = 0; i < 2; i++) { /* one may run while the other waits, and be no longer of use (prepared) */
         ahead_job_settle(ahead, &ahead->jobs[i], true);
     }
-    ahead->waited_ns += clock_now_ns() - begin_ns;
     if (ahead->options.drafts_on_step_lane) {
         ahead_draft_here(ahead, asks, n_asks);
     } else {

@@ -33,8 +33,11 @@ struct ahead_job {
     int32_t verify_rows, k_fallback; /* see struct grower_call */
     int64_t verify_ns;
     double fallback_seconds;
+    int64_t begin_ns;
+    bool grows_to_the_end;
     atomic_int stop, is_done;
     int64_t run_ns;                /* set before is_done */
+    int64_t waited_ns;             /* for its end, by the step thread */
     struct grower_report grower;   /* likewise */
 };
 
@@ -62,7 +65,6 @@ struct ahead {
     uint64_t n_posted;             /* step thread's */
     atomic_int has_job;            /* posted and not taken */
     struct ahead_job *prepared;    /* the last AHEAD_JOB_ROUNDS, NULL: none since */
-    int64_t waited_ns;             /* for its end, by the step thread */
     bool never_stops_early;        /* as the options say, or as the rounds under way want */
     struct draft_farewell *leaving; /* [max_batch] told, not posted yet */
     int32_t n_leaving;

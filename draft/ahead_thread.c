@@ -18,7 +18,8 @@ static void run_job(struct ahead *ahead, struct ahead_job *job)
     say_farewell(ahead, job->farewells, job->n_farewells);
     if (job->kind == AHEAD_JOB_ROUNDS) {
         grower_run(ahead->grower, &(struct grower_call){ .rounds = job->rounds, .n_rounds = job->n_rounds,
-            .tables = job->tables, .stop = &job->stop, .verify_rows = job->verify_rows,
+            .tables = job->tables, .stop = &job->stop, .begin_ns = job->begin_ns,
+            .grows_to_the_end = job->grows_to_the_end, .verify_rows = job->verify_rows,
             .verify_ns = job->verify_ns, .k_fallback = job->k_fallback,
             .fallback_seconds = job->fallback_seconds });
     } else if (job->kind == AHEAD_JOB_DRAFT) {
@@ -49,6 +50,17 @@ static void *thread_main(void *arg)
 }
 
 /* ---- the step thread ---- */
+/* What a round's job took and nobody waited for was hidden by the target's pass. */
+static void count_hidden(struct ahead *ahead, struct ahead_job *job)
+{
+    const int64_t hidden_ns = job->run_ns - job->waited_ns;
+    if (job->kind == AHEAD_JOB_ROUNDS && job->n_rounds > 0) {
+        ahead->report.hidden_seconds += hidden_ns > 0 ? (double)hidden_ns * 1e-9 : 0.0;
+        ahead->report.grower = job->grower;
+    }
+    job->run_ns = job->waited_ns = 0;
+}
+
 struct ahead_job *ahead_job_next(struct ahead *ahead, enum ahead_job_kind kind)
 {
     if (atomic_load(&ahead->has_job)) {
@@ -56,6 +68,7 @@ struct ahead_job *ahead_job_next(struct ahead *ahead, enum ahead_job_kind kind)
     }
     struct ahead_job *job = &ahead->jobs[ahead->n_posted % 2];
     ASSERT(atomic_load(&job->is_done));
+    count_hidden(ahead, job);
     job->kind = kind;
     job->n_rounds = job->n_asks = 0;
     job->n_farewells = ahead->n_leaving;
@@ -85,7 +98,9 @@ double ahead_job_settle(struct ahead *ahead, struct ahead_job *job, bool stops)
     }
     lane_idle_until(ahead->options.step_lane, &job->is_done);
     timeline_end(TIMELINE_STEP, &timeline_wait, span_ns, 0, 0);
-    return (double)(clock_now_ns() - begin_ns) * 1e-9;
+    const int64_t waited_ns = clock_now_ns() - begin_ns;
+    job->waited_ns += waited_ns;
+    return (double)waited_ns * 1e-9;
 }
 
 void ahead_draft_here(struct ahead *ahead, struct draft_ask *asks, int32_t n_asks)

@@ -37,13 +37,32 @@ static void add_row(struct grower *grower, struct growing_branch *growing, int32
         .token = token < n_ids ? token : 0 });
 }
 
-static int32_t add_step(struct grower *grower, int32_t step)
+/* Ends what has its tokens, and says how many branches and steps are left. */
+static int32_t count_open(struct grower *grower, int32_t step, int32_t *n_steps_left)
 {
-    int32_t n = 0;
-    batch_clear(grower->batch);
+    int32_t n_open = 0;
+    *n_steps_left = 0;
     for (int32_t i = 0; i < grower->n_growing; i++) {
         struct growing_branch *growing = &grower->growing[i];
-        if (growing->is_open && step < growing->glued->k_next) {
+        const int32_t n_left = growing->glued->k_next - step;
+        growing->is_open = growing->is_open && n_left > 0;
+        n_open += growing->is_open;
+        *n_steps_left = growing->is_open && n_left > *n_steps_left ? n_left : *n_steps_left;
+    }
+    return n_open;
+}
+
+/* Rows of the likeliest; the others end here. */
+static int32_t add_step(struct grower *grower, const struct grower_call *call, int32_t step)
+{
+    int32_t n = 0, n_steps_left;
+    const int32_t n_open = count_open(grower, step, &n_steps_left);
+    const int32_t n_max = n_open > 0 ? grower_pace(grower, call, n_open, n_steps_left) : 0;
+    batch_clear(grower->batch);
+    for (int32_t i = 0; i < grower->n_growing; i++) {
+        struct growing_branch *growing = grower->order[i];
+        growing->is_open = growing->is_open && n < n_max;
+        if (growing->is_open) {
             add_row(grower, growing, step);
             grower->choosing[n++] = growing;
         }
@@ -122,12 +141,12 @@ static void publish_step(struct grower *grower, int32_t step)
     grower->report.steps++;
 }
 
-static void grow(struct grower *grower, const atomic_int *stop)
+static void grow(struct grower *grower, const struct grower_call *call)
 {
     const int64_t begin_ns = clock_now_ns();
-    for (int32_t step = 0; step < DRAFT_MAX_NODES && !atomic_load(stop); step++) {
+    for (int32_t step = 0; step < DRAFT_MAX_NODES && !atomic_load(call->stop); step++) {
         const int64_t span_ns = timeline_begin();
-        const int32_t n = add_step(grower, step);
+        const int32_t n = add_step(grower, call, step);
         if (n == 0) {
             break;
         }
@@ -214,7 +233,7 @@ void grower_run(struct grower *grower, const struct grower_call *call)
     }
     gain_times_observe(&grower->verify, call->verify_rows, (double)call->verify_ns * 1e-9);
     glue_and_fork(grower, call);
-    grow(grower, call->stop);
+    grow(grower, call);
     for (int32_t i = 0; i < grower->n_glued; i++) {
         if (grower->glued[i].place != NULL) {
             model_draft_leave(grower->model, &grower->glued[i].ask, grower->glued[i].next_position);
@@ -289,10 +308,13 @@ static enum status open_arrays(struct grower *grower)
     grower->rankings = take(grower, n_rows, sizeof *grower->rankings);
     grower->ranking_list = take(grower, n_rows, sizeof(struct draft_ranking *));
     grower->growing = take(grower, n_branches, sizeof *grower->growing);
+    grower->order = take(grower, n_branches, sizeof(struct growing_branch *));
+    grower->worth = take(grower, n_branches + 1, sizeof *grower->worth);
     grower->choosing = take(grower, n_branches, sizeof(struct growing_branch *));
     grower->choices = take(grower, n_branches, sizeof(struct draft_choice *));
     if (grower->feed == NULL || grower->history == NULL || grower->glued == NULL || grower->ranked == NULL || grower->ranked_ids == NULL ||
-        grower->rankings == NULL || grower->ranking_list == NULL || grower->growing == NULL ||
+        grower->rankings == NULL || grower->ranking_list == NULL || grower->growing == NULL || grower->order == NULL ||
+        grower->worth == NULL ||
         grower->choosing == NULL || grower->choices == NULL) {
         return status_fail(STATUS_NO_MEMORY, "no memory to prepare for %zu outcomes", n_branches);
     }
@@ -361,6 +383,8 @@ void grower_destroy(struct grower *grower)
     mem_free(grower->probs[1]);
     mem_free(grower->choices);
     mem_free(grower->choosing);
+    mem_free(grower->worth);
+    mem_free(grower->order);
     mem_free(grower->growing);
     mem_free(grower->ranking_list);
     mem_free(grower->rankings);

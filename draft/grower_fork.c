@@ -79,18 +79,21 @@ static int32_t add_rankings(struct grower *grower, const struct glued_round *glu
 }
 
 /* ---- branches ---- */
-static void add_branch(struct grower *grower, const struct glued_round *glued, int32_t k, int32_t rank, int32_t token)
+struct candidate { int32_t k, rank, token; float odds; };
+
+static void add_branch(struct grower *grower, const struct glued_round *glued, const struct candidate *candidate)
 {
     struct ahead_table *table = glued->table;
     struct growing_branch *growing = &grower->growing[grower->n_growing++];
     growing->idx = table->n_branches++;
     growing->branch = &table->branch[growing->idx];
     growing->glued = glued;
-    growing->fork = glued->round->n_tokens + k;
+    growing->fork = glued->round->n_tokens + candidate->k;
+    growing->odds = candidate->odds;
     growing->is_open = growing->fork < grower->base->context;
-    growing->branch->n_accepted = k;
-    growing->branch->token = token;
-    growing->branch->rank = rank;
+    growing->branch->n_accepted = candidate->k;
+    growing->branch->token = candidate->token;
+    growing->branch->rank = candidate->rank;
     for (int32_t i = 0; i < DRAFT_MAX_NODES; i++) {
         growing->branch->next[i] = -1;
         growing->branch->prob[i] = NULL;
@@ -101,18 +104,46 @@ static void make_branches(struct grower *grower, struct glued_round *glued, cons
 {
     const struct ahead_round *round = glued->round;
     struct ranked_place *ranked = &grower->ranked[round->place];
-    const struct fanout_plan plan = fanout_choose(&grower->options.fanout, &grower->counts[round->after_miss],
-        &(struct fanout_ask){ .n_proposed = round->n_proposed, .budget = glued->budget,
-                              .acceptance = (float)grower->report.acceptance, .tail = TAIL });
+    const struct fanout_counts *counts = &grower->counts[round->after_miss];
+    const struct fanout_ask ask = { .n_proposed = round->n_proposed, .budget = glued->budget,
+                                    .acceptance = (float)grower->report.acceptance, .tail = TAIL };
+    const struct fanout_plan plan = fanout_choose(&grower->options.fanout, counts, &ask);
+    struct fanout_odds odds;
+    fanout_estimate(counts, &ask, &odds);
     for (int32_t k = 0; k <= round->n_proposed; k++) {
         ranked->n_ranked[k] = rankings[k].n;
         const int32_t n = rankings[k].n < plan.count[k] ? rankings[k].n : plan.count[k];
         for (int32_t rank = 0; rank < n && glued->table->n_branches < glued->budget; rank++) {
-            add_branch(grower, glued, k, rank, rankings[k].id[rank]);
+            add_branch(grower, glued, &(struct candidate){ .k = k, .rank = rank, .token = rankings[k].id[rank],
+                .odds = (float)odds.reach[k] * odds.hit[k][rank] });
         }
     }
     grower->report.branches += (uint64_t)glued->table->n_branches;
     atomic_store_explicit(&glued->table->n_ready, 0, memory_order_release);
+}
+
+/* Shell's sort: a library's may allocate. Equal ones in the order of their branches. */
+static bool goes_before(const struct growing_branch *a, const struct growing_branch *b)
+{
+    return a->odds > b->odds || (a->odds == b->odds && a < b);
+}
+
+static void put_in_order(struct grower *grower)
+{
+    const int32_t n = grower->n_growing;
+    for (int32_t i = 0; i < n; i++) {
+        grower->order[i] = &grower->growing[i];
+    }
+    for (int32_t gap = n / 2; gap > 0; gap /= 2) {
+        for (int32_t i = gap; i < n; i++) {
+            struct growing_branch *own = grower->order[i];
+            int32_t at = i;
+            for (; at >= gap && goes_before(own, grower->order[at - gap]); at -= gap) {
+                grower->order[at] = grower->order[at - gap];
+            }
+            grower->order[at] = own;
+        }
+    }
 }
 
 int32_t grower_fork(struct grower *grower, const float *logits)
@@ -134,5 +165,6 @@ int32_t grower_fork(struct grower *grower, const float *logits)
             n_forked++;
         }
     }
+    put_in_order(grower);
     return n_forked;
 }

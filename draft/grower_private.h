@@ -27,6 +27,7 @@ struct growing_branch {
     int32_t fork;                  /* N + k */
     int32_t places[DRAFT_MAX_NODES];
     bool is_open;
+    float odds;                    /* that its outcome comes true, as counted */
     struct draft_choice choice;
 };
 
@@ -59,6 +60,8 @@ struct grower {
     struct draft_ranking **ranking_list;
     struct growing_branch *growing; /* [max_batch * max_budget] */
     int32_t n_growing;
+    struct growing_branch **order; /* [n_growing] likeliest first */
+    double *worth;                 /* [n_growing + 1] odds of the n likeliest that are open, together */
     struct growing_branch **choosing; /* those with a row in the pass */
     struct draft_choice **choices; /* theirs */
     float *probs[2];               /* [max_batch * max_budget, k_max, n_vocab] by turns; NULL: coupled rule */
@@ -87,5 +90,9 @@ bool grower_glue_pass(struct grower *grower, const float **logits);
 void grower_learn(struct grower *grower, const struct ahead_round *round);
 /* Branches of the rounds glued by the last pass. Returns how many rounds these were. */
 int32_t grower_fork(struct grower *grower, const float *logits);
+
+/* ---- grower_pace.c ---- */
+/* Of n_open branches, how many of the likeliest the next of so many steps grows; 0: no more. */
+int32_t grower_pace(struct grower *grower, const struct grower_call *call, int32_t n_open, int32_t n_steps_left);
 
 #endif
