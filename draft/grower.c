@@ -58,10 +58,14 @@ static int32_t add_step(struct grower *grower, const struct grower_call *call, i
     int32_t n = 0, n_steps_left;
     const int32_t n_open = count_open(grower, step, &n_steps_left);
     const int32_t n_max = n_open > 0 ? grower_pace(grower, call, n_open, n_steps_left) : 0;
+    for (int32_t i = 0, n_kept = 0; i < grower->n_growing; i++) {
+        struct growing_branch *growing = grower->order[i];
+        growing->is_open = growing->is_open && n_kept < n_max;
+        n_kept += growing->is_open;
+    }
     batch_clear(grower->batch);
     for (int32_t i = 0; i < grower->n_growing; i++) {
-        struct growing_branch *growing = grower->order[i];
-        growing->is_open = growing->is_open && n < n_max;
+        struct growing_branch *growing = &grower->growing[i];
         if (growing->is_open) {
             add_row(grower, growing, step);
             grower->choosing[n++] = growing;

@@ -48,7 +48,7 @@ static void assert_counts_add_up(void)
     assert_int_equal(r.branches_used, r.hits);
     assert_true(r.tokens_served <= r.tokens_wanted && r.tokens_served >= r.hits);
     assert_int_equal(counts.proposed_by_source[AHEAD_SOURCE_AHEAD] + counts.proposed_by_source[AHEAD_SOURCE_MODEL] +
-                     counts.proposed_by_source[AHEAD_SOURCE_NGRAM], counts.proposed);
+                     counts.proposed_by_source[AHEAD_SOURCE_FALLBACK], counts.proposed);
     assert_true(counts.accepted_by_source[AHEAD_SOURCE_AHEAD] <= (int64_t)r.tokens_served);
 }
 
