@@ -1,7 +1,8 @@
 # Tandem. `make help` is the contents page, made from the `##` comments below.
 #
 # Output goes to build/<variant>/. Variants by variable: SAN=address|undefined|thread, DEBUG=1, CUDA=1
-# (GPUs as devices; wants nvcc).
+# (GPUs as devices; wants nvcc). MPI=1 makes programs and libraries in build/mpi, of the objects of
+# build/release and one that speaks MPI.
 # Warnings are errors with WERROR=1 or CI=true. A change of flags rebuilds what it touches. V=1 shows
 # the commands.
 
@@ -15,6 +16,8 @@ AR      ?= ar
 CUDA    ?=
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC))))
 NVCC    ?= nvcc
+MPI     ?=
+MPICC   ?= mpicc
 SAN     ?=
 DEBUG   ?=
 MUTANTS ?=
@@ -25,8 +28,10 @@ ARGS    ?=
 FUZZ_SECONDS ?= 60
 BENCHES ?= decode rows prefill kernels scheduler
 
-VARIANT := $(or $(SAN),$(if $(MUTANTS),mutants,$(if $(DEBUG),debug,$(if $(CUDA),cuda,release))))
+VARIANT := $(or $(SAN),$(if $(MUTANTS),mutants,$(if $(DEBUG),debug,$(if $(CUDA),cuda,$(if $(MPI),mpi,release)))))
 BUILD   := build/$(VARIANT)
+OBJECTS := $(if $(filter mpi,$(VARIANT)),build/release,$(BUILD))
+LINK     = $(if $(MPI),$(MPICC),$(CC))
 ARCH    := $(shell uname -m)
 # Phases that compile run as a make of their own with as many jobs as there are cores, unless the
 # caller chose a number.
@@ -58,7 +63,7 @@ ifneq ($(filter-out address undefined thread fuzz,$(SAN)),)
 $(error SAN=$(SAN) is not known; there are address, undefined and thread)
 endif
 CFLAGS_MUTANTS := $(if $(MUTANTS),-DTANDEM_MUTANTS) # bugs planted on purpose, see base/mutant.h
-CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(if $(DEBUG),-O0,-O2) -g -I. -Iinclude -I$(BUILD)/include \
+CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(if $(DEBUG),-O0,-O2) -g -I. -Iinclude -I$(OBJECTS)/include \
               -MMD -MP -pthread $(CFLAGS_WARN) $(CFLAGS_NUM) $(CFLAGS_SAN_$(SAN)) $(CFLAGS_MUTANTS) $(CFLAGS)
 LDLIBS    := $(if $(CUDA),-L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt) -lm -pthread
 LIBS_TEXT := -Wl,--as-needed -lpcre2-8 -lutf8proc -ljansson # tokenizers and model folders
@@ -100,6 +105,7 @@ endif
 ifeq ($(MUTANTS),)
 ROOM_SRC := $(filter-out base/mutant.c,$(ROOM_SRC))
 endif
+ROOM_SRC := $(filter-out $(if $(MPI),backend/comm_mpi_none.c,backend/comm_mpi.c),$(ROOM_SRC))
 FULL_ONLY := scheduler/text.c model/folder.c model/folder_config.c model/folder_files.c \
              model/folder_names.c model/folder_json.c model/safetensors.c \
              $(filter-out draft/remote_none.c,$(wildcard draft/remote*.c draft/worker*.c))
@@ -114,7 +120,7 @@ CORE_SRC := $(filter-out $(FULL_ONLY),$(ROOM_SRC))
 LIB_SRC  := $(filter-out $(CORE_ONLY),$(ROOM_SRC)) $(wildcard tokenizer/*.c rpc/*.c)
 CLI_SRC  := $(wildcard cli/*.c bench/*.c)
 
-obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
+obj = $(patsubst %.c,$(OBJECTS)/%.o,$(1))
 CORE_LIB := $(BUILD)/libtandem-core.a
 LIB      := $(BUILD)/libtandem.a
 TANDEM   := $(BUILD)/tandem
@@ -144,7 +150,7 @@ EQUIVALENCE_OBJ := $(call obj,$(filter-out %/main.c,$(EQUIVALENCE_SRC)))
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help deps deps-fuzz all run bench test test-build test-run test-sanitize layers fuzz \
+.PHONY: help deps deps-fuzz deps-mpi deps-mpi-maybe test-build-mpi all run bench test test-build test-run test-sanitize test-mpi mpi-build layers fuzz \
         fuzz-build install clean equivalence mutants \
         mutants-build FORCE
 
@@ -180,7 +186,7 @@ clean: ## remove build/
 	rm -rf build
 
 ##@ Test
-test: deps ## every suite, the example, the core link check, fuzz corpora; closes with the count
+test: deps deps-mpi-maybe ## every suite, the example, the core link check, fuzz corpora; closes with the count
 	@rm -f $(BUILD)/test-build.failed
 	$(SUBMAKE) -k -s test-build || { mkdir -p $(BUILD); touch $(BUILD)/test-build.failed; }
 	@$(MAKE) --no-print-directory test-run
@@ -193,6 +199,16 @@ test-sanitize: deps ## the suites again under address + undefined, then thread s
 equivalence: deps ## every draft, K, batch, page size and lack of pages against plain decoding: ARGS=--quick
 	$(SUBMAKE) -s $(EQUIVALENCE)
 	@$(EQUIVALENCE) $(ARGS)
+
+test-mpi: deps deps-mpi ## ranks under mpirun against one process: more models, drafts and counts than in test
+	$(SUBMAKE) -s MPI=1 mpi-build
+	@TANDEM_TEST_FULL=1 tests/test_mpi.sh build/mpi/tandem
+
+deps-mpi: ## install Open MPI, which MPI=1 needs
+	@tools/deps mpi
+
+deps-mpi-maybe: # its suite is left out, by name, where it cannot be installed
+	-@command -v $(MPICC) >/dev/null || tools/deps mpi
 
 mutants: deps ## bugs planted one at a time: which suites see which; fails if one is seen by none
 	$(SUBMAKE) -s MUTANTS=1 mutants-build
@@ -208,10 +224,18 @@ fuzz: deps deps-fuzz ## each parser under libFuzzer for FUZZ_SECONDS (60)
 	$(SUBMAKE) -s SAN=fuzz CC=clang fuzz-build
 	@tools/run_fuzz build/fuzz/fuzz $(FUZZ_SECONDS)
 
-test-build: $(TANDEM) $(TESTS) $(EXAMPLES) $(REPLAYS) $(CORE_CHECK) $(if $(HAVE_CXX),$(BUILD)/gpu/gpu_parity_emulated)
+test-build: test-build-mpi $(TANDEM) $(TESTS) $(EXAMPLES) $(REPLAYS) $(CORE_CHECK) $(if $(HAVE_CXX),$(BUILD)/gpu/gpu_parity_emulated)
 
 test-run:
 	@tools/run_tests $(BUILD) $(TESTS) $(TEST_SCRIPTS) $(CORE_CHECK) $(EXAMPLES) $(REPLAYS)
+
+# The release build's suites run ranks too, where there is an MPI. After $(TANDEM): the objects are the same.
+test-build-mpi: $(TANDEM)
+ifeq ($(VARIANT),release)
+	@if command -v $(MPICC) >/dev/null; then $(MAKE) --no-print-directory MPI=1 mpi-build; fi
+endif
+
+mpi-build: $(TANDEM)
 
 fuzz-build: $(FUZZERS)
 
@@ -219,7 +243,7 @@ mutants-build: $(addprefix $(BUILD)/tests/,$(MUTANT_SUITES))
 
 # ---- rules ----
 # Rewritten only when its content changes, so that objects depend on the flags they were built with.
-$(BUILD)/flags: FORCE
+$(OBJECTS)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(CC) $(CFLAGS_ALL) | $(ISA_FLAGS_fma) | $(ISA_FLAGS_avx2) | $(ISA_FLAGS_avx512)' > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
@@ -230,14 +254,15 @@ $(BUILD)/flags-device: FORCE
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # The commit that a result was measured at; "unknown" outside a checkout.
-$(BUILD)/include/tandem_commit.h: FORCE
+$(OBJECTS)/include/tandem_commit.h: FORCE
 	@mkdir -p $(@D)
 	@commit=$$(git describe --always --dirty --exclude='*' 2>/dev/null || echo unknown); \
 	    printf '#define TANDEM_COMMIT "%s"\n' "$$commit" > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 $(BUILD)/backend/cuda/%.o: CFLAGS_ROOM := -isystem $(CUDA_HOME)/include
-$(BUILD)/%.o: %.c $(BUILD)/flags | $(BUILD)/include/tandem_commit.h
+$(OBJECTS)/backend/comm_mpi.o: private CC := $(MPICC)
+$(OBJECTS)/%.o: %.c $(OBJECTS)/flags | $(OBJECTS)/include/tandem_commit.h
 	@mkdir -p $(@D)
 	$(call say,compile,$<)
 	$(SHOW)$(CC) $(CFLAGS_ALL) $(CFLAGS_ROOM) $(ISA_FLAGS_$(isa_of)) -c $< -o $@
@@ -246,13 +271,14 @@ CORE_OBJ := $(call obj,$(CORE_SRC)) $(if $(CUDA),$(CUDA_OBJ))
 LIB_OBJ  := $(call obj,$(LIB_SRC)) $(if $(CUDA),$(CUDA_OBJ))
 $(CORE_LIB): $(CORE_OBJ)
 	$(call say,archive,$@)
-	@rm -f $@ && $(AR) rcs $@ $(CORE_OBJ)
+	@mkdir -p $(@D) && rm -f $@ && $(AR) rcs $@ $(CORE_OBJ)
 $(LIB): $(LIB_OBJ)
 	$(call say,archive,$@)
-	@rm -f $@ && $(AR) rcs $@ $(LIB_OBJ)
+	@mkdir -p $(@D) && rm -f $@ && $(AR) rcs $@ $(LIB_OBJ)
 $(TANDEM): $(call obj,$(CLI_SRC)) $(LIB)
 	$(call say,link,$@)
-	$(SHOW)$(CC) $(CFLAGS_ALL) $(call obj,$(CLI_SRC)) $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI)
+	@mkdir -p $(@D)
+	$(SHOW)$(LINK) $(CFLAGS_ALL) $(call obj,$(CLI_SRC)) $(LIB) -o $@ $(LDLIBS) $(LIBS_TEXT) $(LIBS_CLI)
 
 # One test program per file tests/test_NAME.c. TEST_OBJ: what one of them needs of the program itself.
 PROGRAM_TESTS := $(addprefix $(BUILD)/tests/,test_conversion test_timeline)
@@ -317,4 +343,4 @@ $(BUILD)/fuzz/fuzz_%: $(BUILD)/fuzz/fuzz_%.o $(LIB)
 include gpu/gpu.mk
 
 -include cli/version.mk
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(OBJECTS) -name '*.d' 2>/dev/null)

@@ -3,12 +3,12 @@
  * The launcher's environment is read through base/conf.h. A batch system sets sizes for the shell it
  * gives too, so only what it sets for a started step counts.
  */
-#include "backend/comm.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "backend/backend.h"
 #include "base/conf.h"
 
 void comm_close(struct comm *comm)
@@ -60,11 +60,11 @@ enum status comm_agree(struct comm *comm, enum status status)
 
 /* ---- the launcher ---- */
 
-struct launcher { const char *size_variable, *name; };
+struct launcher { const char *size_variable, *rank_variable, *name; };
 static const struct launcher LAUNCHERS[] = {
-    { "OMPI_COMM_WORLD_SIZE", "mpirun" },
-    { "PMI_SIZE", "mpiexec" },
-    { "SLURM_STEP_NUM_TASKS", "srun" },
+    { "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "mpirun" },
+    { "PMI_SIZE", "PMI_RANK", "mpiexec" },
+    { "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun" },
 };
 enum { N_LAUNCHERS = sizeof LAUNCHERS / sizeof LAUNCHERS[0], MAX_NUMBER = 1 << 20 };
 
@@ -78,6 +78,53 @@ static long environment_number(const char *name)
     }
     const long value = strtol(text, &end, 10);
     return *end == '\0' && value <= MAX_NUMBER ? value : -1;
+}
+
+int32_t comm_launched_rank(void)
+{
+    for (int i = 0; i < N_LAUNCHERS; i++) {
+        if (environment_number(LAUNCHERS[i].size_variable) > 1) {
+            const long rank = environment_number(LAUNCHERS[i].rank_variable);
+            return rank > 0 ? (int32_t)rank : 0;
+        }
+    }
+    return 0;
+}
+
+/* ---- cores ---- */
+
+/* Equal on ranks that may use the same cores of the same machine. */
+static uint64_t digest_of_cores(void)
+{
+    enum { MAX_CPUS = 1024 };
+    int cpus[MAX_CPUS];
+    char host[256] = "";
+    struct digest digest;
+    const int n = backend_cpu_list(cpus, MAX_CPUS, NULL);
+    gethostname(host, sizeof host - 1);
+    digest_init(&digest);
+    digest_update(&digest, host, strlen(host) + 1);
+    digest_update(&digest, cpus, (size_t)n * sizeof *cpus);
+    return digest_value(&digest);
+}
+
+static void find_sharing(struct comm *comm)
+{
+    enum { FLOATS = sizeof(uint64_t) / sizeof(float) };
+    const uint64_t own = digest_of_cores();
+    uint64_t all[COMM_MAX_RANKS];
+    int32_t first[COMM_MAX_RANKS + 1];
+    for (int32_t r = 0; r <= comm->size; r++) {
+        first[r] = r;
+    }
+    comm_gather(comm, &(struct comm_parts){ .own = (const float *)(const void *)&own,
+                                            .all = (float *)(void *)all, .first = first,
+                                            .unit_floats = FLOATS, .root = COMM_ALL });
+    comm->sharing_rank = comm->sharing_size = 0;
+    for (int32_t r = 0; r < comm->size; r++) {
+        comm->sharing_rank += r < comm->rank && all[r] == own;
+        comm->sharing_size += all[r] == own;
+    }
 }
 
 static enum status check_size(int32_t size)
@@ -103,6 +150,7 @@ static enum status join_mpi(const struct launcher *launcher, long size, struct c
         comm_close(comm);
         return checked;
     }
+    find_sharing(comm);
     *out = comm;
     return STATUS_OK;
 }

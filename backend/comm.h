@@ -38,7 +38,8 @@ struct comm_kind {
 struct comm {
     const struct comm_kind *kind;
     int32_t rank, size;
-    int32_t local_rank, local_size; /* among the ranks on this machine */
+    int32_t local_size;               /* ranks on this machine */
+    int32_t sharing_rank, sharing_size; /* among those of them that may use the very same cores */
 };
 
 static inline void comm_gather(struct comm *comm, const struct comm_parts *parts)
@@ -60,6 +61,8 @@ void comm_close(struct comm *comm); /* NULL is fine */
  * without a launcher. STATUS_UNSUPPORTED with a sentence when it was started in a group that this build
  * cannot join, or cannot use. */
 enum status comm_join(struct comm **out);
+/* This process's place by the launcher's environment alone; 0 without one. Says nothing of comm_join(). */
+int32_t comm_launched_rank(void);
 enum status comm_single_open(struct comm **out);
 enum status comm_mpi_open(struct comm **out);  /* comm_mpi.c, or comm_mpi_none.c which refuses */
 /* Device ranks: `all`, `own` are device memory; what was submitted to the device's default stream before

@@ -33,6 +33,6 @@ enum status comm_single_open(struct comm **out)
     if (!*out) {
         return status_fail(STATUS_NO_MEMORY, "no memory for a group of ranks");
     }
-    **out = (struct comm){ .kind = &single_kind, .size = 1, .local_size = 1 };
+    **out = (struct comm){ .kind = &single_kind, .size = 1, .local_size = 1, .sharing_size = 1 };
     return STATUS_OK;
 }

@@ -12,6 +12,7 @@
 #include "backend/backend.h"
 #include "base/base.h"
 #include "model/model.h"
+#include "target/target.h"
 
 /* ---- questions ---- */
 struct bench_options {
@@ -41,6 +42,7 @@ struct bench_rig_options {
     int threads;             /* 0 = physical cores */
     int mlock;
     uint64_t budget_bytes;   /* 0 = none */
+    struct comm *comm;       /* this is rank 0 of several that hold the model; NULL: this process alone */
     void (*progress)(void *user, uint64_t done, uint64_t total);
     void *progress_user;
 };
@@ -52,6 +54,8 @@ struct bench_rig {
     const struct model_config *config;
     struct pass_buffers *buffers;
     struct kv_store store;
+    struct target *target;   /* in place of buffers and store where ranks hold the model; else NULL */
+    const float *logits;     /* of the last pass */
     struct kv_view view;
     uint32_t *pages;         /* [view.n_pages] */
     int32_t *position, *slot, *seq_of_row, *logits_row; /* [cap_rows] */
@@ -66,7 +70,7 @@ void bench_rig_deinit(struct bench_rig *rig);
 /* Goes on with the first n cores: weights stay. */
 enum status bench_rig_use_threads(struct bench_rig *rig, int n);
 /* Rows token[0..n) at positions first.. of the sequence; logits of the last n_logits rows lie in
- * pass_buffers_logits() when it returns. Returns nanoseconds. */
+ * rig->logits when it returns. Returns nanoseconds. */
 int64_t bench_rig_pass(struct bench_rig *rig, const int32_t *token, int32_t first, int32_t n,
                        int32_t n_logits);
 

@@ -88,6 +88,15 @@ void interrupt_catch(void);
 int interrupt_seen(void); /* the signal's number; 0 = none */
 void interrupt_forget(void); /* and catch the next one */
 
+/* ---- ranks.c: verbs whose target several processes may hold ---- */
+/* Joins the group that a launcher started this process in, if it did and the verb runs on ranks. *follows:
+ * this is not rank 0, and ranks_follow_verb() is all there is to do. */
+enum status ranks_begin(const struct conf *conf, int *follows);
+enum status ranks_follow_verb(const struct conf *conf);
+void ranks_end(void);
+struct td_ranks *ranks_group(void); /* NULL: this process is alone */
+int ranks_is_first(void);           /* the one that talks to people */
+
 /* ---- hints.c ---- */
 /* What the model advises and nobody gave, with a line that says so; nothing without --sampling model. */
 enum status engine_hints(const struct conf *conf, const struct td_engine *engine, struct td_hints *out);

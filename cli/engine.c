@@ -122,6 +122,7 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
     if (conf_text(conf, OPT_TRACE) != NULL || conf_flag(conf, OPT_TIMELINE)) {
         TRY(timeline_record(conf_text(conf, OPT_TRACE)));
     }
+    options.ranks = ranks_group();
     TRY(input_model(conf, path, &options.target));
     TRY(engine_k(conf, &options.k));
     TRY(engine_saguaro(conf, &options));

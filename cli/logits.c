@@ -7,6 +7,7 @@
 
 #include "bench/bench.h"
 #include "cli/cli.h"
+#include "scheduler/scheduler.h"
 
 enum { MAX_ROWS = 64, DEFAULT_CONTEXT = 4096 };
 
@@ -41,7 +42,7 @@ static enum status logits_open(const struct conf *conf, const struct id_list *id
         .kv = strcmp(conf_text(conf, OPT_KV), "f32") == 0 ? KV_F32 : KV_F16,
         .page_slots = (int32_t)conf_int(conf, OPT_PAGE), .cap_rows = rows, .cap_logits = rows,
         .threads = (int)conf_int(conf, OPT_THREADS), .mlock = conf_flag(conf, OPT_MLOCK),
-        .budget_bytes = (uint64_t)conf_int(conf, OPT_MEMORY),
+        .budget_bytes = (uint64_t)conf_int(conf, OPT_MEMORY), .comm = ranks_comm(ranks_group()),
         .progress = progress_show, .progress_user = &progress,
     });
     progress_end(&progress);
@@ -68,7 +69,7 @@ static enum status logits_write(struct bench_rig *rig, const struct id_list *ids
         const size_t left = ids->n - first;
         const int32_t n = left < (size_t)rig->cap_rows ? (int32_t)left : rig->cap_rows;
         bench_rig_pass(rig, ids->ids + first, (int32_t)first, n, n);
-        const float *logits = pass_buffers_logits(rig->buffers); /* [n, n_vocab], little-endian here */
+        const float *logits = rig->logits; /* [n, n_vocab], little-endian here */
         const size_t n_floats = (size_t)n * (size_t)rig->config->n_vocab;
         digest_update(&sum, logits, n_floats * sizeof *logits);
         if (fwrite(logits, sizeof *logits, n_floats, out) != n_floats) {

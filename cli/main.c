@@ -71,7 +71,9 @@ static enum status run_verb(int argc, char **argv)
     if (conf_flag(&conf, OPT_QUIET)) {
         log_set_level(LOG_ERROR);
     }
-    return end_timeline(verbs[conf.verb](&conf));
+    int follows = 0;
+    TRY(ranks_begin(&conf, &follows));
+    return follows ? ranks_follow_verb(&conf) : end_timeline(verbs[conf.verb](&conf));
 }
 
 int main(int argc, char **argv)
@@ -86,10 +88,12 @@ int main(int argc, char **argv)
     int code = answer_without_verb(argc, argv);
     if (code < 0) {
         const enum status status = run_verb(argc, argv);
-        code = exit_code(status);
+        /* rank 0 speaks for all: a launcher ends every rank when one fails, maybe before it has spoken */
+        code = ranks_is_first() ? exit_code(status) : EXIT_DONE;
         if (code != EXIT_DONE && status != STATUS_INTERRUPTED) {
             fprintf(stderr, "tandem: %s\n", status_message());
         }
+        ranks_end();
     }
     if (fclose(stdout) != 0 && code == EXIT_DONE) {
         fputs("tandem: cannot write to standard output\n", stderr);

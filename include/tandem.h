@@ -33,6 +33,13 @@ enum td_status {
 };
 const char *td_error_message(void);
 
+/* ---- ranks: processes that hold one target together ---- */
+struct td_ranks;
+/* The group that mpirun or srun started this process in (a build with MPI=1); a group of one without a
+ * launcher. Once, before any engine. */
+enum td_status td_ranks_join(struct td_ranks **out, int32_t *rank, int32_t *n_ranks);
+void td_ranks_leave(struct td_ranks *ranks); /* every rank, after its last engine is closed */
+
 /* ---- engine ---- */
 struct td_engine;
 /* All fields have a default: start from td_engine_options_init(). Strings are borrowed for the call. */
@@ -71,6 +78,7 @@ struct td_engine_options {
     int32_t kv_pages;          /* pages in the pool; 0 = enough for max_batch * context */
     int32_t prefix_cache;      /* 1 = share computed prompt pages between requests (default 1) */
     int32_t mlock;             /* 1 = lock weights in memory */
+    struct td_ranks *ranks;    /* this is rank 0 and the others follow; NULL = this process alone */
     /* called while weights load; done and total in bytes; may be NULL */
     void (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_user;
@@ -78,6 +86,9 @@ struct td_engine_options {
 void td_engine_options_init(struct td_engine_options *options);
 enum td_status td_engine_open(const struct td_engine_options *options, struct td_engine **out);
 void td_engine_close(struct td_engine *engine); /* cancels what still runs; frees everything */
+/* Ranks above 0: holds this rank's part of the engines that rank 0 opens, until rank 0 leaves. Reads ranks,
+ * isa, threads, target_device, mlock, memory_bytes; the rest is rank 0's to say. */
+enum td_status td_engine_follow(const struct td_engine_options *options);
 
 enum { TD_MAX_DRAFTED = 16, TD_MAX_SOURCES = 4 };
 struct td_engine_info {

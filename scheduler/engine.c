@@ -6,6 +6,7 @@
 #include "scheduler/engine.h"
 #include "scheduler/engine_device.h"
 #include "scheduler/engine_draft.h"
+#include "scheduler/engine_ranks.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -66,6 +67,17 @@ static enum status open_text(struct td_engine *engine, const struct model_source
     return STATUS_OK;
 }
 
+static struct scheduler_options loop_of(const struct td_engine *engine, const struct td_engine_options *options)
+{
+    const struct engine_plan *plan = &engine->plan;
+    return (struct scheduler_options){
+        .context = plan->context, .page_slots = plan->page_slots, .n_pages = plan->n_pages,
+        .max_batch = plan->max_batch, .prefill_chunk = plan->prefill_chunk,
+        .k_max = plan->k_max, .fixed_k = plan->fixed_k, .rule = plan->rule,
+        .prefix_cache = options->prefix_cache,
+    };
+}
+
 static enum status load_model(struct td_engine *engine, const struct td_engine_options *options,
                               struct model_source *source)
 {
@@ -73,10 +85,12 @@ static enum status load_model(struct td_engine *engine, const struct td_engine_o
     engine->hints = model_source_hints(source);
     TRY(engine_plan_fit(options, model_source_config(source), model_source_bytes(source), &engine->plan));
     TRY(open_text(engine, source));
+    const struct scheduler_options loop = loop_of(engine, options);
+    engine_ranks_lead(engine, options, &loop);
     return model_load(source, engine->lane, &(struct model_load_options){
         .mlock = options->mlock != 0, .context = engine->plan.context,
-        .budget_bytes = engine->plan.budget_bytes, .progress = options->progress,
-        .progress_user = options->progress_user }, &engine->model);
+        .budget_bytes = engine->plan.budget_bytes, .comm = engine_ranks_comm(options),
+        .progress = options->progress, .progress_user = options->progress_user }, &engine->model);
 }
 
 static enum status open_model(struct td_engine *engine, const struct td_engine_options *options)
@@ -98,19 +112,23 @@ static enum status open_virtual_target(struct td_engine *engine, const struct td
         &engine->virtual_target);
 }
 
+static enum status open_target(struct td_engine *engine, const struct td_engine_options *options,
+                               const struct scheduler_options *loop)
+{
+    const struct engine_plan *plan = &engine->plan;
+    const enum status status = model_target_create(&(struct model_target_options){
+        .model = engine->model, .lane = engine->lane, .kv = plan->kv, .page_slots = plan->page_slots,
+        .n_pages = plan->n_pages, .cap_rows = scheduler_cap_rows(loop),
+        .cap_logits = scheduler_cap_logits(loop) }, &engine->target);
+    engine->info.scratch_bytes = status == STATUS_OK ? model_target_scratch_bytes(engine->target) : 0;
+    return engine_ranks_open(engine, options, status);
+}
+
 static enum status open_scheduler(struct td_engine *engine, const struct td_engine_options *options)
 {
     const struct engine_plan *plan = &engine->plan;
-    struct scheduler_options loop = {
-        .context = plan->context, .page_slots = plan->page_slots, .n_pages = plan->n_pages,
-        .max_batch = plan->max_batch, .prefill_chunk = plan->prefill_chunk,
-        .k_max = plan->k_max, .fixed_k = plan->fixed_k, .rule = plan->rule,
-        .prefix_cache = options->prefix_cache,
-    };
-    TRY(model_target_create(&(struct model_target_options){
-        .model = engine->model, .lane = engine->lane, .kv = plan->kv, .page_slots = plan->page_slots,
-        .n_pages = plan->n_pages, .cap_rows = scheduler_cap_rows(&loop),
-        .cap_logits = scheduler_cap_logits(&loop) }, &engine->target));
+    struct scheduler_options loop = loop_of(engine, options);
+    TRY(open_target(engine, options, &loop));
     TRY(open_virtual_target(engine, options));
     TRY(engine_draft_open(engine, options));
     TRY(outbox_create(engine->tokenizer, engine->info.fingerprint, &engine->outbox));
@@ -147,7 +165,8 @@ static void describe_model(struct td_engine *engine)
         .weight_bytes = model_weight_bytes(engine->model),
         .resident_weight_bytes = model_resident_bytes(engine->model),
         .kv_bytes = model_target_kv_bytes(config, &(struct model_target_options){
-            .kv = engine->plan.kv, .page_slots = engine->plan.page_slots, .n_pages = engine->plan.n_pages }),
+            .kv = engine->plan.kv, .page_slots = engine->plan.page_slots, .n_pages = engine->plan.n_pages }) /
+            (uint64_t)config->n_kv_heads * (uint64_t)model_n_kv_heads(engine->model), /* of this rank */
         .n_vocab = config->n_vocab, .context = engine->plan.context,
         .model_context = config->context_len, .threads = engine->plan.target.n_threads,
         .draft_threads = engine->plan.draft.n_threads,
@@ -167,7 +186,6 @@ static enum status open_engine(struct td_engine *engine, const struct td_engine_
     TRY(open_model(engine, options));
     describe_model(engine);
     TRY(open_scheduler(engine, options));
-    engine->info.scratch_bytes = model_target_scratch_bytes(engine->target);
     TRY(engine_plan_settle(&engine->plan, &engine->info));
     engine->info.load_seconds = (double)(clock_now_ns() - begin_ns) * 1e-9;
     return engine_start(engine);

@@ -18,8 +18,15 @@ struct device_plan {
     int n_threads;
     int n_pinned;              /* 0: more threads than cores, so they are left to the system */
 };
+/* Processes that hold the target together; 1, 1, 0, 1 for one alone. */
+struct ranks_plan {
+    int32_t n;
+    int32_t n_budgeted;        /* of them in the memory budget: those on this machine, where it is the machine's */
+    int32_t sharing_idx, n_sharing; /* place among those that may use the very same cores */
+};
 /* What the options mean on this machine, for this model. */
 struct engine_plan {
+    struct ranks_plan ranks;
     struct device_plan target;
     struct device_plan draft;  /* n_threads 0: a draft model runs where the target does */
     bool drafts_ahead;         /* the draft has a thread of its own, which is worker 0 of its lane */
@@ -48,6 +55,7 @@ struct td_engine {
     struct model *model;
     struct target *target;
     struct target *virtual_target;          /* NULL, or what the scheduler has in its place */
+    struct rank_order order;                /* what other ranks were told of it */
     struct draft *draft;
     struct model *draft_model;              /* NULL: the draft is no model */
     int32_t n_vocab_common, draft_context;  /* of draft_model */

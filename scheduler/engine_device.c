@@ -114,6 +114,21 @@ static void find_cores(struct machine_cores *machine)
     machine->physical.n = n_physical < machine->usable.n ? n_physical : machine->usable.n;
 }
 
+/* Ranks that may use the same cores take turns at them: each has as many, next to each other. */
+static void leave_own_cores(const struct ranks_plan *ranks, struct machine_cores *machine)
+{
+    if (ranks->n_sharing <= 1) {
+        return;
+    }
+    const int each = machine->physical.n / ranks->n_sharing, n = each > 0 ? each : 1;
+    const int first = ranks->sharing_idx * each;
+    for (int i = 0; i < n; i++) {
+        machine->usable.cpus[i] = machine->physical.cpus[each > 0 ? first + i : ranks->sharing_idx % machine->physical.n];
+    }
+    machine->usable.n = n;
+    machine->physical = machine->usable;
+}
+
 static void use_cores(struct device_plan *device, const struct core_list *list, int n_threads)
 {
     device->n_threads = n_threads;
@@ -197,6 +212,7 @@ enum status engine_device_plan(const struct td_engine_options *options, struct e
     struct device_words draft = { .whose = "draft", .text = options->draft_device };
     const bool has_draft = options->draft_device != NULL || plan->drafts_ahead;
     find_cores(&machine);
+    leave_own_cores(&plan->ranks, &machine);
     TRY(parse_device(&target, &machine.usable, &plan->target));
     if (has_draft && options->draft_device == NULL) { /* a lane of its own where the target is */
         draft.is_gpu = target.is_gpu;

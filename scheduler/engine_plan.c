@@ -7,6 +7,7 @@
 #include "scheduler/engine_ahead.h"
 #include "scheduler/engine_device.h"
 #include "scheduler/engine_draft.h"
+#include "scheduler/engine_ranks.h"
 
 enum {
     DEFAULT_CONTEXT = 4096,
@@ -79,6 +80,7 @@ enum status engine_plan_check(const struct td_engine_options *options, struct en
     TRY(check_ranges(options, plan));
     plan->budget_bytes = options->memory_bytes > 0 ? options->memory_bytes : mem_available_bytes();
     plan->budget_source = options->memory_bytes > 0 ? "allowed" : "free";
+    engine_ranks_plan(options, plan);
     TRY(engine_ahead_plan(options, plan));
     return engine_device_plan(options, plan);
 }
@@ -127,7 +129,9 @@ enum status engine_plan_fit(const struct td_engine_options *options, const struc
     TRY(plan_pages(options, plan));
     const struct model_target_options target = { .kv = plan->kv, .page_slots = plan->page_slots,
                                                  .n_pages = plan->n_pages };
-    const uint64_t kv_bytes = model_target_kv_bytes(config, &target);
+    const uint64_t n_ranks = (uint64_t)plan->ranks.n, n_budgeted = (uint64_t)plan->ranks.n_budgeted;
+    const uint64_t kv_bytes = model_target_kv_bytes(config, &target) / n_ranks * n_budgeted;
+    weight_bytes = weight_bytes / n_ranks * n_budgeted;
     if (plan->budget_bytes > 0 && weight_bytes + kv_bytes > plan->budget_bytes) {
         return status_fail(STATUS_NO_MEMORY, "%s needs %.1f MiB for weights and %.1f MiB for the KV of %d "
                            "sequences of %d positions, %.1f MiB in all; %.1f MiB are %s", config->name,
@@ -140,7 +144,7 @@ enum status engine_plan_fit(const struct td_engine_options *options, const struc
 enum status engine_plan_settle(const struct engine_plan *plan, const struct td_engine_info *info)
 {
     const uint64_t total = info->resident_weight_bytes + info->kv_bytes + info->scratch_bytes + info->draft_bytes;
-    if (plan->budget_bytes == 0 || total <= plan->budget_bytes) {
+    if (plan->budget_bytes == 0 || total <= plan->budget_bytes / (uint64_t)plan->ranks.n_budgeted) {
         return STATUS_OK;
     }
     return status_fail(STATUS_NO_MEMORY, "%s needs %.1f MiB for weights, %.1f MiB for KV, %.1f MiB to "

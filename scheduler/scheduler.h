@@ -62,6 +62,11 @@ void scheduler_cancel_all(struct scheduler *scheduler);
 /* Preempts the youngest of the lowest priority, as a lack of pages would (tests). False: none runs. */
 bool scheduler_preempt_last(struct scheduler *scheduler);
 
+/* The group's comm, for programs that run passes without an engine; NULL for a process alone. */
+struct comm *ranks_comm(const struct td_ranks *ranks);
+/* Of a group that is open already, which td_ranks_leave() closes (tests). */
+enum status ranks_create(struct comm *comm, struct td_ranks **out);
+
 struct td_engine_stats scheduler_stats(const struct scheduler *scheduler);
 /* Recounts pages and lengths; STATUS_INVALID with a sentence when an invariant (I1..I6) is broken. */
 enum status scheduler_check(const struct scheduler *scheduler);

@@ -7,6 +7,7 @@
 #ifndef TARGET_TARGET_H
 #define TARGET_TARGET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "backend/backend.h"
@@ -50,6 +51,38 @@ uint64_t model_target_kv_bytes(const struct model_config *config,
                                const struct model_target_options *options);
 /* Bytes of the buffers of a pass. */
 uint64_t model_target_scratch_bytes(const struct target *target);
+
+/* ---- ranks: rank 0 leads, the others follow ---- */
+enum { RANK_NAME_CAP = 4096, RANK_QUANT_CAP = 16 };
+/* A model that ranks are to hold together, and the passes that they will run. */
+struct rank_order {
+    char model[RANK_NAME_CAP], quant[RANK_QUANT_CAP]; /* as model_source_open_as(); "": as it is */
+    int32_t context, kv;                              /* kv: enum kv_type */
+    int32_t page_slots, n_pages, cap_rows, cap_logits;
+    int32_t cap_seqs;                                 /* page tables that a pass reads, at most */
+};
+/* Rank 0. Tells the others; model_load() of the same with the same comm must come next, and if that went
+ * well parallel_target_open(). */
+void ranks_lead(struct comm *comm, const struct rank_order *order);
+/* Rank 0: how making its part went (`status`, then *target is that part, a model target). All ranks agree,
+ * and *target becomes one whose passes all of them run; it owns the part. A failure of any rank is one of
+ * all; then *target is NULL. Destroying it lets the others go back to waiting for an order. */
+enum status parallel_target_open(struct comm *comm, const struct rank_order *order, enum status status,
+                                 struct target **target);
+/* Rank 0: there will be no further order. */
+void ranks_dismiss(struct comm *comm);
+/* The others: waits for an order; false: dismissed. */
+bool ranks_await(struct comm *comm, struct rank_order *order);
+struct rank_follow_options {
+    struct comm *comm;
+    const struct rank_order *order;
+    struct lane *lane;
+    bool mlock;
+    uint64_t budget_bytes;
+};
+/* The others: loads their part and runs passes until rank 0 destroys its target. A failure is one of all
+ * ranks, and rank 0 has its sentence. */
+enum status ranks_follow(const struct rank_follow_options *options);
 
 static inline void target_destroy(struct target *target)
 {

@@ -72,7 +72,8 @@ void comm_threads_run(int32_t n_ranks, void (*rank)(struct comm *comm, void *use
     pthread_barrier_init(&group.barrier, NULL, (unsigned int)n_ranks);
     for (int32_t r = 0; r < n_ranks; r++) {
         members[r] = (struct member){ .base = { .kind = &threads_kind, .rank = r, .size = n_ranks,
-                                                .local_rank = r, .local_size = n_ranks },
+                                                .local_size = n_ranks, .sharing_rank = r,
+                                                .sharing_size = n_ranks },
                                       .group = &group, .rank = rank, .user = user };
         ASSERT(pthread_create(&members[r].thread, NULL, member_main, &members[r]) == 0);
     }

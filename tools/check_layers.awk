@@ -54,6 +54,8 @@ function check_include(target,    slash, other) {
         finding(FNR, "includes " target "; CUDA headers belong to backend/cuda and the GPU suite alone")
     if (target ~ /^nccl/ && FILENAME != "backend/comm_nccl.c")
         finding(FNR, "includes " target "; NCCL headers belong to backend/comm_nccl.c alone")
+    if (target ~ /^mpi\.h/ && FILENAME != "backend/comm_mpi.c")
+        finding(FNR, "includes " target "; MPI headers belong to backend/comm_mpi.c alone")
     if (target ~ /^msgpack/ && room != "rpc" && FILENAME != "tests/test_rpc.c") # a test reads with it
         finding(FNR, "includes " target "; msgpack headers belong to rpc alone")
     if (!(room in level)) return
