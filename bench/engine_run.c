@@ -33,6 +33,7 @@ enum status run_engine_open(const struct run_engine_options *options, struct td_
     engine.ahead = options->ahead != NULL ? options->ahead : engine.ahead;
     engine.lend = !options->keeps_apart;
     engine.virtual_pass_us = options->virtual_pass_us;
+    engine.virtual_draft_us = options->virtual_draft_us;
     engine.prefix_cache = 0; /* each run pays for its prompts */
     return run_said(td_engine_open(&engine, out));
 }

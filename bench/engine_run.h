@@ -15,7 +15,7 @@ struct run_engine_options {
     int32_t k;               /* < 0: as many as pay */
     const char *target_device, *draft_device, *ahead; /* NULL: the engine's way */
     int keeps_apart;         /* 1: neither device's cores help the other's */
-    int32_t virtual_pass_us; /* 0: passes take what they take */
+    int32_t virtual_pass_us, virtual_draft_us; /* of target and draft; 0: passes take what they take */
 };
 enum status run_engine_open(const struct run_engine_options *options, struct td_engine **out);
 

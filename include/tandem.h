@@ -64,6 +64,7 @@ struct td_engine_options {
     int32_t lend;              /* 1 = idle cores of one device help the other (default 1) */
     int32_t virtual_pass_us, virtual_row_us; /* for measurements: a target's pass of n rows lasts so long + n times
                                 * so long, if it can; 0, 0 = as long as it takes */
+    int32_t virtual_draft_us;  /* likewise a draft model's pass, whatever its rows */
     const char *isa;           /* "scalar", "avx2", "avx512"; NULL = best */
     const char *plan;          /* "exact" */
     const char *kv;            /* "f16", "f32" */

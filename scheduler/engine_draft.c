@@ -115,6 +115,7 @@ static enum status add_model(struct opening *opening, const char *name, struct d
             .context = engine->draft_context, .page_slots = plan->page_slots,
             .n_pages = per_seq * plan->max_batch, .prefill_chunk = plan->prefill_chunk,
             .n_vocab_common = engine->n_vocab_common, .kept_ids = ids, .n_kept = n_ids,
+            .least_pass_ns = (int64_t)opening->options->virtual_draft_us * 1000,
             .n_reshaped = opening->options->saguaro_top, .reshape = opening->options->saguaro_factor };
         status = plan->drafts_ahead ? engine_ahead_create(engine, opening->options, &model, out)
                                     : draft_model_create(&model, out);

@@ -1,8 +1,6 @@
 /* virtual_target: see the header. */
 #include "target/target.h"
 
-#include <time.h>
-
 struct virtual_target {
     struct target base;
     struct virtual_target_options options;
@@ -17,18 +15,6 @@ static void virtual_begin(struct target *base, const struct target_work *work)
     target->options.behind->kind->begin(target->options.behind, work);
 }
 
-/* Sleeps for most of it: timers are late by some 0.1 ms. */
-static void wait_until(int64_t due_ns)
-{
-    const int64_t margin_ns = 150 * 1000, sleep_ns = due_ns - margin_ns - clock_now_ns();
-    if (sleep_ns > 0) {
-        const struct timespec nap = { .tv_sec = sleep_ns / 1000000000, .tv_nsec = sleep_ns % 1000000000 };
-        nanosleep(&nap, NULL); /* a signal that cuts it short costs spinning */
-    }
-    while (clock_now_ns() < due_ns) {
-    }
-}
-
 static enum status virtual_end(struct target *base, const float **logits)
 {
     struct virtual_target *target = (struct virtual_target *)base;
@@ -37,7 +23,7 @@ static enum status virtual_end(struct target *base, const float **logits)
     if (clock_now_ns() > target->due_ns) {
         target->report.late++;
     }
-    wait_until(target->due_ns);
+    clock_wait_until(target->due_ns);
     return STATUS_OK;
 }
 

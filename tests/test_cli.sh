@@ -385,11 +385,11 @@ for name in decode rows prefill scheduler memory speculate batch; do
     check "bench $name has every field" bench_fields $name
 done
 bench_ssd() {
-    run_it 0 bench ssd --quick --reps 1 && [ "$(wc -l <"$dir/out")" -eq 3 ] || return 1
+    run_it 0 bench ssd --quick --reps 1 && [ "$(wc -l <"$dir/out")" -eq 4 ] || return 1
     for key in cost agree k mq cores plain sd ssd predicted hidden served bound fraction; do
-        [ "$(grep -c "\"$key\":" "$dir/out")" -eq 3 ] || { echo "    no $key"; return 1; }
+        [ "$(grep -c "\"$key\":" "$dir/out")" -eq 4 ] || { echo "    no $key"; return 1; }
     done
-    for cores in each shared virtual; do
+    for cores in each shared "virtual target" "virtual pair"; do
         out_has "\"cores\":\"$cores\"" || { echo "    not $cores"; return 1; }
     done
 }
