@@ -17,9 +17,11 @@ static void say_sources(const struct conf *conf, const struct td_engine_info *in
 {
     for (int i = 0; i < TD_MAX_SOURCES && info->draft_sources[i]; i++) {
         const double proposed = (double)drafted->proposed_by_source[i];
-        say(conf, "%s  %s: %lld of %.0f guesses accepted (%.0f %%)%s", style_dim(2), info->draft_sources[i],
-            (long long)drafted->accepted_by_source[i], proposed,
-            proposed > 0 ? 100.0 * (double)drafted->accepted_by_source[i] / proposed : 0.0, style_off(2));
+        if (proposed > 0) {
+            say(conf, "%s  %s: %lld of %.0f guesses accepted (%.0f %%)%s", style_dim(2), info->draft_sources[i],
+                (long long)drafted->accepted_by_source[i], proposed,
+                100.0 * (double)drafted->accepted_by_source[i] / proposed, style_off(2));
+        }
     }
 }
 
@@ -95,7 +97,8 @@ void drafted_say(const struct conf *conf, const struct td_engine_info *info,
 
 /* ---- colours ---- */
 /* Of sources in their order; what the target chose itself is plain, a wrong guess is struck out. */
-static const char *const source_style[TD_MAX_SOURCES] = {"\033[32m", "\033[36m", "\033[35m", "\033[34m"};
+static const char *const source_style[TD_MAX_SOURCES] = {"\033[32m", "\033[36m", "\033[35m", "\033[34m",
+    "\033[33m", "\033[92m", "\033[96m", "\033[95m"};
 static const char *const wrong_style = "\033[2;9;31m";
 
 void explain_init(struct explain *explain, struct td_engine *engine)

@@ -11,12 +11,9 @@ const struct ahead_table *ahead_table_of(const struct ahead *ahead, const struct
                                          struct ahead_outcome *outcome)
 {
     const struct ahead_job *job = ahead->prepared;
-    for (int32_t i = 0; job != NULL && i < job->n_rounds; i++) {
-        if (job->rounds[i].place == ask->place) {
-            return ahead_table_outcome(&job->tables[i], ask, outcome) ? &job->tables[i] : NULL;
-        }
-    }
-    return NULL;
+    const int32_t i = job != NULL ? job->texts[ask->place].round_idx : 0;
+    const bool is_there = job != NULL && i < job->n_rounds && job->rounds[i].place == ask->place;
+    return is_there && ahead_table_outcome(&job->tables[i], ask, outcome) ? &job->tables[i] : NULL;
 }
 
 /* Tests want a share of hits: which, is a matter of the key alone. */
@@ -167,6 +164,7 @@ static void add_round(struct ahead *ahead, struct ahead_job *job, const struct d
     const int32_t n_chain = draft_proposal_chain_len(&ask->proposal);
     struct ahead_text *text = keep_text(job, ask);
     struct ahead_table *table = &job->tables[job->n_rounds];
+    text->round_idx = job->n_rounds;
     memcpy(text->tokens + ask->n_tokens, ask->proposal.token, (size_t)n_chain * sizeof *text->tokens);
     job->rounds[job->n_rounds++] = (struct ahead_round){
         .place = ask->place, .seq_id = ask->seq_id, .epoch = ask->epoch, .tokens = text->tokens,

@@ -12,6 +12,7 @@ enum ahead_source { AHEAD_SOURCE_AHEAD, AHEAD_SOURCE_MODEL, AHEAD_SOURCE_FALLBAC
 struct ahead_text {
     uint64_t seq_id, epoch;
     int32_t n_valid;               /* committed tokens that tokens[] begins with */
+    int32_t round_idx;             /* its last round's, among those of the job */
     int32_t *tokens;               /* [context + DRAFT_MAX_NODES] */
     struct sampling_params params;
 };

@@ -28,7 +28,7 @@
 
 enum {
     DRAFT_MAX_NODES = 16,  /* tokens of a proposal; K is at most this */
-    DRAFT_MAX_SOURCES = 4  /* different proposers behind one draft */
+    DRAFT_MAX_SOURCES = 8  /* different proposers behind one draft */
 };
 
 /* Node i follows node parent[i] < i, or the recovery token (-1). A chain: parent[i] = i - 1. The nodes

@@ -91,7 +91,7 @@ void td_engine_close(struct td_engine *engine); /* cancels what still runs; free
  * isa, threads, target_device, mlock, memory_bytes; the rest is rank 0's to say. */
 enum td_status td_engine_follow(const struct td_engine_options *options);
 
-enum { TD_MAX_DRAFTED = 16, TD_MAX_SOURCES = 4 };
+enum { TD_MAX_DRAFTED = 16, TD_MAX_SOURCES = 8 };
 struct td_engine_info {
     const char *model_name, *architecture, *plan, *kv, *isa; /* live as long as the engine */
     uint64_t fingerprint;      /* model digest, conversion, KV type, plan, canonical version */
