@@ -11,7 +11,7 @@
 
 #include "draft/draft.h"
 
-enum { N_KS = 2, N_BUDGETS = 3, N_WAYS = 3, N_DRAWS = 2000, MAX_NAME = 512 };
+enum { N_KS = 2, N_BUDGETS = 3, N_WAYS = 3, N_DRAWS = 2000, MAX_NAME = 512, MAX_BEGINNERS = 16 };
 static const int32_t ks[N_KS] = { 4, 7 }, budgets[N_BUDGETS] = { 8, 12, 24 };
 static const enum fanout_kind ways[N_WAYS] = { FANOUT_UNIFORM, FANOUT_GEOMETRIC, FANOUT_LEARNED };
 static const char *const way_names[N_WAYS] = { "uniform", "geometric", "learned" };
@@ -64,19 +64,45 @@ static bool misses(const struct fanout_plan *plan, const struct outcome *outcome
     return outcome->rank >= plan->count[outcome->k];
 }
 
-/* The share that the best plan misses which knows the outcomes it is judged by. */
-static double missed_in_hindsight(const struct study *study, int32_t k, int32_t budget)
+/* The share of judged outcomes that a plan misses which was learned from these counts. */
+static double missed_by(const struct study *study, const struct fanout_counts *counts, const struct fanout_ask *ask)
 {
-    struct fanout_counts counts;
     int32_t n = 0, missed = 0;
-    count(study, true, k, &counts);
-    const struct fanout_ask ask = { k, budget, acceptance_of(study, true, k), TAIL };
-    const struct fanout_plan plan = fanout_choose(&(struct fanout_options){ .kind = FANOUT_LEARNED }, &counts, &ask);
+    const struct fanout_plan plan = fanout_choose(&(struct fanout_options){ .kind = FANOUT_LEARNED }, counts, ask);
     for (int32_t i = 0; i < study->n_outcomes; i++) {
         n += is_judged(&study->outcomes[i]);
         missed += is_judged(&study->outcomes[i]) && misses(&plan, &study->outcomes[i]);
     }
     return n > 0 ? (double)missed / n : 0;
+}
+
+/* By the best plan, which knows the outcomes it is judged by. */
+static double missed_in_hindsight(const struct study *study, int32_t k, int32_t budget)
+{
+    struct fanout_counts counts;
+    count(study, true, k, &counts);
+    return missed_by(study, &counts, &(struct fanout_ask){ k, budget, acceptance_of(study, true, k), TAIL });
+}
+
+/* By plans that have learned from n_each outcomes alone: mean over as many beginners as there are. */
+static double missed_by_beginners(const struct study *study, const struct fanout_ask *ask, int32_t n_each)
+{
+    struct fanout_counts counts;
+    double sum = 0;
+    int32_t n_beginners = 0;
+    memset(&counts, 0, sizeof counts);
+    for (int32_t i = 0; i < study->n_outcomes && n_beginners < MAX_BEGINNERS; i++) {
+        if (is_judged(&study->outcomes[i])) {
+            continue;
+        }
+        fanout_observe(&counts, ask->n_proposed, study->outcomes[i].k, study->outcomes[i].rank);
+        if ((int32_t)counts.n_outcomes == n_each) {
+            sum += missed_by(study, &counts, ask);
+            n_beginners++;
+            memset(&counts, 0, sizeof counts);
+        }
+    }
+    return n_beginners > 0 ? sum / n_beginners : 1;
 }
 
 static void tally_texts(const struct study *study, const struct fanout_plan plans[N_WAYS], struct tally *tallies)
@@ -152,6 +178,7 @@ static enum status write_line(const struct study *study, int32_t k, int32_t budg
                               const struct fanout_plan plans[N_WAYS], double *missed_learned)
 {
     const int32_t n_texts = study->log->n_texts;
+    const struct fanout_ask ask = { k, budget, acceptance_of(study, false, k), TAIL };
     struct tally whole = { .n = 0 };
     struct samples samples = { .n = 0 };
     json_t *missed = json_object(), *counts = json_object();
@@ -168,10 +195,12 @@ static enum status write_line(const struct study *study, int32_t k, int32_t budg
     return line_write(study->options, &(struct line){
         .bench = "fanout", .unit = "missed", .better = LOWER, .values = &samples, .isa = study->isa,
         .bound = missed_in_hindsight(study, k, budget),
-        .which = json_pack("{s:s,s:b,s:f,s:s,s:i,s:i,s:i,s:i,s:i,s:f,s:o,s:o,s:o,s:o}", "pair", study->pair->name,
+        .which = json_pack("{s:s,s:b,s:f,s:s,s:i,s:i,s:i,s:i,s:i,s:f,s:o,s:f,s:f,s:o,s:o,s:o}", "pair", study->pair->name,
             "synthetic_pair", study->pair->is_synthetic, "temperature", (double)study->temperature, "rule",
             study->rule, "k", (int)k, "budget", (int)budget, "outcomes", (int)study->n_outcomes, "judged", (int)whole.n,
             "texts", (int)n_texts, "acceptance", (double)acceptance_of(study, true, k), "missed", missed,
+            "missed_after_64", missed_by_beginners(study, &ask, 64), "missed_after_256",
+            missed_by_beginners(study, &ask, 256),
             "geometric_less_uniform", interval_json(interval_of(tallies, n_texts, 1, 0)), "learned_less_geometric",
             interval_json(interval_of(tallies, n_texts, 2, 1)), "plans", counts) });
 }

@@ -16,7 +16,7 @@
 #include <string.h>
 
 /* Outcomes that the coarser estimate is worth. */
-static const double WORTH_ACCEPTANCE = 4, WORTH_ANY_K = 32, WORTH_LAW = 8, WORTH_ANY_ROW = 16;
+static const double WORTH_ACCEPTANCE = 16, WORTH_ANY_K = 64, WORTH_LAW = 32, WORTH_ANY_ROW = 64;
 
 /* ---- counting ---- */
 static void halve(uint32_t *count, size_t n)
