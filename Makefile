@@ -108,7 +108,7 @@ endif
 ROOM_SRC := $(filter-out $(if $(MPI),backend/comm_mpi_none.c,backend/comm_mpi.c),$(ROOM_SRC))
 FULL_ONLY := scheduler/text.c model/folder.c model/folder_config.c model/folder_files.c \
              model/folder_names.c model/folder_json.c model/safetensors.c \
-             $(filter-out draft/remote_none.c,$(wildcard draft/remote*.c draft/worker*.c))
+             $(filter-out draft/remote_none.c,$(wildcard draft/remote*.c draft/worker*.c)) scheduler/engine_worker.c
 CORE_ONLY := scheduler/text_none.c model/folder_none.c draft/remote_none.c
 # The real runtime instead of its stub, or the other way round.
 CUDA_SRC := $(wildcard backend/cuda/*.cu)

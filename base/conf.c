@@ -15,6 +15,7 @@
 #define LOADS (GENERATES | V(LOGITS))
 #define COMPUTES (LOADS | V(BENCH) | V(DOCTOR))
 #define READS (V(TOKENIZE) | V(DETOKENIZE))
+#define DRAFTS V(DRAFT_WORKER)
 #define EVERY ((1u << VERB_SERVE) - 1u)
 
 static const struct conf_verb_info verb_table[VERB_COUNT] = {
@@ -54,8 +55,9 @@ static const struct conf_verb_info verb_table[VERB_COUNT] = {
         "end of input ends. Ctrl-C stops an answer and not the program.", 0, 0, NULL},
     [VERB_SERVE] = {"serve", "", "an HTTP server", NULL, 0, 0,
         "'serve' is not built yet; 'batch' runs many requests together"},
-    [VERB_DRAFT_WORKER] = {"draft-worker", "", "a draft for other machines", NULL, 0, 0,
-        "'draft-worker' is not built yet; there is no speculation in this build"},
+    [VERB_DRAFT_WORKER] = {"draft-worker", "", "a draft for targets in other processes or on other machines",
+        "Serves --draft unix:/PATH or tcp:HOST:PORT of others: while they verify, it prepares what they\n"
+        "propose next. Several targets may use one worker. What is said is not encrypted.", 0, 0, NULL},
     [VERB_AUDIT] = {"audit", "", "proof that speculation and batching changed nothing", NULL, 0, 0,
         "'audit' is not built yet; compare the logits_digest of two 'run --json'"},
     [VERB_QUANTIZE] = {"quantize", "IN OUT TYPE", "a model file in another type",
@@ -68,11 +70,22 @@ static const struct conf_verb_info verb_table[VERB_COUNT] = {
 static const struct conf_option_info option_table[OPT_COUNT] = {
     [OPT_TARGET] = {"target", 'm', CONF_TEXT, 0, 0, NULL, NULL, NULL, "MODEL",
         "a GGUF file (the first of a split one), a Hugging Face folder, or "
-        "synth:llama-1b,q4_0,seed=1 built in memory (default: the model that comes with the program)", EVERY & ~(V(SYNTH) | V(QUANTIZE))},
-    [OPT_DRAFT] = {"draft", 'd', CONF_TEXT, 0, 0, "auto", NULL, "tcp:*", "DRAFT",
+        "synth:llama-1b,q4_0,seed=1 built in memory (default: the model that comes with the program)", EVERY & ~(V(SYNTH) | V(QUANTIZE) | DRAFTS)},
+    [OPT_MODEL] = {"model", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "MODEL",
+        "the model that drafts: a GGUF file, a Hugging Face folder, or synth:...", DRAFTS},
+    [OPT_LISTEN] = {"listen", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "ADDRESS",
+        "unix:/PATH, tcp:PORT (this machine alone) or tcp:HOST:PORT", DRAFTS},
+    [OPT_INSECURE] = {"insecure", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
+        "listen to other machines without a key", DRAFTS},
+    [OPT_DRAFT] = {"draft", 'd', CONF_TEXT, 0, 0, "auto", NULL, NULL, "DRAFT",
         "what proposes tokens: none, ngram, suffix, layerskip[:LAYERS], a smaller MODEL of the same "
-        "vocabulary, or several apart by commas; auto: the model's own draft where it has one, else "
+        "vocabulary, tcp:HOST:PORT or unix:/PATH of a draft worker, or several apart by commas; auto: the model's own draft where it has one, else "
         "suffix", GENERATES | V(DOCTOR)},
+    [OPT_DRAFT_KEY_FILE] = {"draft-key-file", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "FILE",
+        "its first line is the key that a draft worker and its targets share", GENERATES | DRAFTS},
+    [OPT_DRAFT_WAIT] = {"draft-wait", 0, CONF_TEXT, 0, 0, "auto", NULL, NULL, "US|auto",
+        "microseconds that a step waits for a draft worker's answer, at most; auto: as long as answers usually "
+        "take, measured, 20000 at most", GENERATES},
     [OPT_DRAFT_VOCAB] = {"draft-vocab", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "N|FILE",
         "ids a draft model may propose: the N most frequent of what the target writes, or those listed in "
         "FILE (default: NAME.ids beside the draft NAME.gguf, else all); changes speed, never text", GENERATES},
@@ -80,24 +93,24 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "cpu, the cores to use: cpu:0-3, or a GPU: cuda:0 (builds with CUDA=1)", GENERATES},
     [OPT_DRAFT_DEVICE] = {"draft-device", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "DEVICE",
         "cores of a draft model, if not the target's: cpu:1; cpu: cores that the target leaves; a GPU: cuda:1, or "
-        "the target's own", GENERATES},
+        "the target's own", GENERATES | DRAFTS},
     [OPT_LEND] = {"lend", 0, CONF_CHOICE, 0, 0, "on", "on|off", NULL, "on|off",
         "idle cores of one device help the other, where they have cores of their own", GENERATES},
     [OPT_AHEAD] = {"ahead", 0, CONF_CHOICE, 0, 0, "auto", "auto|on|off", NULL, "WHEN",
         "draft the next tokens while the last are verified, for the outcomes that are likely (SSD); auto: "
         "while that is faster than drafting and verifying in turn", GENERATES},
     [OPT_AHEAD_BUDGET] = {"ahead-budget", 0, CONF_INT, 1, 64, NULL, NULL, NULL, "N",
-        "outcomes of a round that are prepared for (default: chosen from measured times)", GENERATES},
+        "outcomes of a round that are prepared for (default: chosen from measured times)", GENERATES | DRAFTS},
     [OPT_FANOUT] = {"fanout", 0, CONF_TEXT, 0, 0, "learned", NULL, NULL, "WAY",
         "how they are spread over the numbers of accepted tokens: learned from outcomes, geometric, uniform, or "
-        "list:N0,N1,.. for 0, 1, .. accepted, the last again for more", GENERATES},
+        "list:N0,N1,.. for 0, 1, .. accepted, the last again for more", GENERATES | DRAFTS},
     [OPT_FALLBACK] = {"fallback", 0, CONF_CHOICE, 0, 0, "auto", "auto|none|lookup|branch|draft", NULL, "WHAT",
         "what is proposed where none of them came true; auto: what brings most, measured", GENERATES},
     [OPT_SAGUARO] = {"saguaro", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "F:C",
         "rejection rule: the draft's F likeliest ids, to 256, are drawn with C, 0 to 1, of their odds, so that a "
         "refusal ends more often where a proposal was prepared; the distribution of the text stays", GENERATES},
     [OPT_K] = {"k", 0, CONF_TEXT, 0, 0, "auto", NULL, NULL, "N|auto",
-        "tokens proposed in a round, 0 to 16; auto: as many as pay, measured", GENERATES},
+        "tokens proposed in a round, 0 to 16; auto: as many as pay, measured", GENERATES | DRAFTS},
     [OPT_VERIFY] = {"verify", 0, CONF_CHOICE, 0, 0, "coupled", "coupled|rejection", NULL, "RULE",
         "how proposals are judged; coupled: the very text of plain decoding, rejection: its distribution",
         GENERATES},
@@ -108,27 +121,27 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
     [OPT_PLAN] = {"plan", 0, CONF_CHOICE, 0, 0, "exact", "exact", "native|fast", "PLAN",
         "numeric rules; exact: the same bits everywhere", COMPUTES},
     [OPT_ISA] = {"isa", 0, CONF_CHOICE, 0, 0, NULL, "scalar|avx2|avx512", NULL, "SET",
-        "instruction set to force (default: the best here)", COMPUTES},
+        "instruction set to force (default: the best here)", COMPUTES | DRAFTS},
     [OPT_THREADS] = {"threads", 0, CONF_INT, 1, 256, NULL, NULL, NULL, "N",
         "the first N cores this process may run on (default: its physical cores)",
-        COMPUTES | V(QUANTIZE)},
+        COMPUTES | V(QUANTIZE) | DRAFTS},
     [OPT_CONTEXT] = {"context", 0, CONF_INT, 1, 1 << 24, NULL, NULL, NULL, "N",
         "positions a sequence may have; its KV is reserved at start (default: the model's, at most "
-        "4096)", LOADS},
+        "4096)", LOADS | DRAFTS},
     [OPT_KV] = {"kv", 0, CONF_CHOICE, 0, 0, "f16", "f16|f32", NULL, "TYPE",
-        "type of keys and values in memory", LOADS},
+        "type of keys and values in memory", LOADS | DRAFTS},
     [OPT_QUANT] = {"quant", 0, CONF_CHOICE, 0, 0, NULL, "f32|f16|bf16|q8_0|q4_0|q4_k|q6_k", NULL, "TYPE",
-        "convert the weights to this type while loading (default: as they are)", LOADS},
+        "convert the weights to this type while loading (default: as they are)", LOADS | DRAFTS},
     [OPT_PAGE] = {"page", 0, CONF_INT, 16, 4096, "64", NULL, NULL, "N",
-        "positions in a KV page, a multiple of 16", LOADS},
+        "positions in a KV page, a multiple of 16", LOADS | DRAFTS},
     [OPT_PREFILL_CHUNK] = {"prefill-chunk", 0, CONF_INT, 1, 65536, "512", NULL, NULL, "N",
-        "prompt rows in one pass, at most", LOADS},
+        "prompt rows in one pass, at most", LOADS | DRAFTS},
     [OPT_MAX_BATCH] = {"max-batch", 0, CONF_INT, 1, 4096, NULL, NULL, NULL, "N",
-        "sequences running at once (default: 1, batch: 8)", GENERATES},
+        "sequences running at once (default: 1, batch and draft-worker: 8)", GENERATES | DRAFTS},
     [OPT_MEMORY] = {"memory", 0, CONF_BYTES, 1, 1e18, NULL, NULL, NULL, "BYTES",
-        "budget for weights, KV and scratch: 512M, 8G (default: what is free)", LOADS},
+        "budget for weights, KV and scratch: 512M, 8G (default: what is free)", LOADS | DRAFTS},
     [OPT_MLOCK] = {"mlock", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
-        "lock the weights in memory", LOADS},
+        "lock the weights in memory", LOADS | DRAFTS},
     [OPT_PROMPT] = {"prompt", 'p', CONF_TEXT, 0, 0, NULL, NULL, NULL, "TEXT",
         "text to continue", V(RUN)},
     [OPT_PROMPT_FILE] = {"prompt-file", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "FILE",
@@ -178,7 +191,7 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
     [OPT_TEXT] = {"text", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "FILE",
         "text whose perplexity under both models is compared (its first 2048 tokens)", V(QUANTIZE)},
     [OPT_JSON] = {"json", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
-        "one JSON object instead of text", EVERY & ~(V(BATCH) | V(BENCH) | V(CHAT))},
+        "one JSON object instead of text", EVERY & ~(V(BATCH) | V(BENCH) | V(CHAT) | DRAFTS)},
     [OPT_QUIET] = {"quiet", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
         "nothing on standard error but errors", EVERY},
     [OPT_TRACE] = {"trace", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "FILE",

@@ -25,6 +25,7 @@ void bench_print_names(FILE *out);
 enum status verb_doctor(const struct conf *conf);
 enum status verb_inspect(const struct conf *conf);
 enum status verb_synth(const struct conf *conf);
+enum status verb_draft_worker(const struct conf *conf);
 enum status verb_quantize(const struct conf *conf);
 enum status verb_tokenize(const struct conf *conf);
 enum status verb_detokenize(const struct conf *conf);

@@ -87,6 +87,24 @@ static enum status engine_saguaro(const struct conf *conf, struct td_engine_opti
     return STATUS_OK;
 }
 
+/* "auto", or microseconds. */
+static enum status engine_draft_wait(const struct conf *conf, int32_t *wait_us)
+{
+    const char *text = conf_text(conf, OPT_DRAFT_WAIT);
+    char *end;
+    *wait_us = -1;
+    if (strcmp(text, "auto") == 0) {
+        return STATUS_OK;
+    }
+    const long asked = strtol(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || asked > 1000000) {
+        return status_fail(STATUS_USAGE, "--draft-wait is auto or a number of microseconds from 0 to 1000000, found "
+                           "'%s'", text);
+    }
+    *wait_us = (int32_t)asked;
+    return STATUS_OK;
+}
+
 static enum status engine_check(const struct conf *conf)
 {
     if (conf_int(conf, OPT_PAGE) % 16 != 0) {
@@ -126,7 +144,9 @@ enum status engine_open(const struct conf *conf, int32_t default_max_batch, stru
     TRY(input_model(conf, path, &options.target));
     TRY(engine_k(conf, &options.k));
     TRY(engine_saguaro(conf, &options));
+    TRY(engine_draft_wait(conf, &options.draft_wait_us));
     options.draft = conf_text(conf, OPT_DRAFT);
+    options.draft_key_file = conf_text(conf, OPT_DRAFT_KEY_FILE);
     options.draft_vocab = conf_text(conf, OPT_DRAFT_VOCAB);
     options.verify = conf_text(conf, OPT_VERIFY);
     options.target_device = conf_text(conf, OPT_TARGET_DEVICE);

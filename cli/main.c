@@ -12,7 +12,7 @@ static enum status (*const verbs[VERB_COUNT])(const struct conf *conf) = {
     [VERB_RUN] = verb_run, [VERB_BATCH] = verb_batch, [VERB_LOGITS] = verb_logits,
     [VERB_BENCH] = verb_bench, [VERB_DOCTOR] = verb_doctor, [VERB_INSPECT] = verb_inspect,
     [VERB_SYNTH] = verb_synth, [VERB_CHAT] = verb_chat, [VERB_TOKENIZE] = verb_tokenize, [VERB_DETOKENIZE] = verb_detokenize,
-    [VERB_QUANTIZE] = verb_quantize,
+    [VERB_QUANTIZE] = verb_quantize, [VERB_DRAFT_WORKER] = verb_draft_worker,
 };
 
 static int exit_code(enum status status)

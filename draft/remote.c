@@ -75,6 +75,7 @@ static bool serve(struct remote *remote, struct draft_ask *ask)
     draft_proposal_chain(&ask->proposal, branch->next, n, REMOTE_SOURCE_REMOTE, branch->hint);
     report->hits++;
     report->tokens_served += (uint64_t)n;
+    report->tokens_wanted += (uint64_t)ask->k_max;
     return true;
 }
 

@@ -40,7 +40,9 @@ struct draft_remote_report {
     uint64_t unanswered;            /* no table in time */
     uint64_t dropped;               /* tables and branches that were stale, twice, or nonsense */
     uint64_t links, losses;         /* connections made, and lost */
-    uint64_t tokens_served, bytes_in, bytes_out;
+    uint64_t branches;              /* that came */
+    uint64_t tokens_served, tokens_wanted; /* of hits */
+    uint64_t bytes_in, bytes_out;
     double waited_seconds;
     bool is_linked;
 };

@@ -128,6 +128,7 @@ void remote_take_table(struct remote *remote, const struct rpc_table *from)
         remote->report.dropped += !is_sound;
     }
     atomic_store(&table->n_ready, DRAFT_MAX_NODES);
+    remote->report.branches += (uint64_t)table->n_branches;
     remote->pause_ns = 0; /* it works: the next pause is a short one again */
 }
 

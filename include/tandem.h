@@ -45,7 +45,11 @@ struct td_engine;
 /* All fields have a default: start from td_engine_options_init(). Strings are borrowed for the call. */
 struct td_engine_options {
     const char *target;        /* GGUF file or "synth:..."; required */
-    const char *draft;         /* "none", "auto", "ngram", "suffix", "layerskip", a model; "a,b": several */
+    const char *draft;         /* "none", "auto", "ngram", "suffix", "layerskip", a model, "tcp:host:port" or
+                                * "unix:/path" of a draft worker; "a,b": several */
+    const char *draft_key_file; /* what a draft worker asks for: the first line of this file; NULL = nothing */
+    int32_t draft_wait_us;     /* a step waits for a draft worker's answer, at most; < 0: as long as answers
+                                * usually take, measured (default) */
     const char *draft_vocab;   /* ids a model draft may propose: how many frequent ones, or a file; NULL = all */
     const char *verify;        /* "coupled", "rejection" */
     int32_t k;                 /* tokens drafted a round, 0..16; < 0: as many as pay (default) */

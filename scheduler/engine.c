@@ -16,7 +16,7 @@ void td_engine_options_init(struct td_engine_options *options)
     *options = (struct td_engine_options){
         .draft = "none", .k = POLICY_AUTO, .verify = "coupled", .plan = "exact", .kv = "f16", .page = 64, .prefill_chunk = 512,
         .max_batch = 1, .max_queue = 1024, .prefix_cache = 1, .lend = 1,
-        .ahead = "auto", .fanout = "learned", .ahead_hits = 100,
+        .ahead = "auto", .fanout = "learned", .ahead_hits = 100, .draft_wait_us = -1,
     };
 }
 

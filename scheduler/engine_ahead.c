@@ -38,6 +38,14 @@ static enum status fanout_of(const struct td_engine_options *options, struct fan
     return STATUS_OK;
 }
 
+enum status engine_ahead_fanout(const struct td_engine_options *options, struct fanout_options *fanout,
+                                int32_t *max_budget)
+{
+    TRY(fanout_of(options, fanout));
+    *max_budget = fanout->budget > 0 ? fanout->budget : MAX_BUDGET;
+    return STATUS_OK;
+}
+
 /* A core to spare for the draft's thread: one was named, or the cores are ours to divide. */
 static bool has_cores(const struct td_engine_options *options)
 {
@@ -78,10 +86,10 @@ enum status engine_ahead_create(struct td_engine *engine, const struct td_engine
                                 const struct draft_model_options *model, struct draft **out)
 {
     struct fanout_options fanout;
-    TRY(fanout_of(options, &fanout));
+    int32_t max_budget;
+    TRY(engine_ahead_fanout(options, &fanout, &max_budget));
     return draft_ahead_create(&(struct ahead_options){
-        .grower = { .model = *model, .fanout = fanout,
-                    .max_budget = fanout.budget > 0 ? fanout.budget : MAX_BUDGET },
+        .grower = { .model = *model, .fanout = fanout, .max_budget = max_budget },
         .when = options->ahead != NULL && strcmp(options->ahead, "on") == 0 ? AHEAD_ALWAYS : AHEAD_WHEN_FASTER,
         .step_lane = engine->lane, .drafts_on_step_lane = engine->plan.lends, .fallback = fallback_of(options), .kept_hits = options->ahead_hits }, out);
 }

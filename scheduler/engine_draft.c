@@ -143,6 +143,20 @@ static enum status add_layerskip(struct opening *opening, const char *layers, st
         .n_layers = (int32_t)n }, out);
 }
 
+/* ---- elsewhere ---- */
+static enum status add_remote(struct opening *opening, const char *address, struct draft **out)
+{
+    const struct td_engine *engine = opening->engine;
+    const struct td_engine_options *options = opening->options;
+    const char *fallback = options->fallback != NULL ? options->fallback : "auto";
+    return draft_remote_create(&(struct draft_remote_options){
+        .common = opening->common, .address = address, .key_file = options->draft_key_file,
+        .name = engine->info.model_name, .fingerprint = engine->info.fingerprint,
+        .vocab_digest = engine->tokenizer != NULL ? text_digest(engine->tokenizer) : 0,
+        .wait_ns = options->draft_wait_us < 0 ? -1 : (int64_t)options->draft_wait_us * 1000,
+        .has_lookup = strcmp(fallback, "none") != 0 }, out);
+}
+
 /* ---- words ---- */
 static bool is_model(const char *word)
 {
@@ -162,11 +176,14 @@ static enum status make_part(struct opening *opening, const char *word, struct d
     if (strncmp(word, layerskip, n_layerskip) == 0 && (word[n_layerskip] == ':' || word[n_layerskip] == '\0')) {
         return add_layerskip(opening, word + n_layerskip, out);
     }
+    if (draft_remote_is_address(word)) {
+        return add_remote(opening, word, out);
+    }
     if (is_model(word)) {
         return add_model(opening, word, out);
     }
     return status_fail(STATUS_UNSUPPORTED, "there is no draft '%s', nor a file of that name; there are: none, "
-                       "auto, ngram, suffix, layerskip, and models", word);
+                       "auto, ngram, suffix, layerskip, models, and tcp:HOST:PORT or unix:/PATH of a draft worker", word);
 }
 
 static enum status add_word(struct opening *opening, char word[WORD_CAP])

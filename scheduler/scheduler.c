@@ -295,6 +295,13 @@ bool scheduler_preempt_last(struct scheduler *s)
 static struct td_ahead_counts ahead_counts(const struct draft *draft)
 {
     const struct ahead_report report = draft_ahead_report(draft);
+    const struct draft_remote_report remote = draft_remote_report(draft);
+    if (remote.rounds + remote.unprepared > 0) {
+        return (struct td_ahead_counts){
+            .hits = remote.hits, .misses = remote.rounds - remote.hits, .unprepared = remote.unprepared,
+            .branches_used = remote.hits, .branches_grown = remote.branches, .tokens_served = remote.tokens_served,
+            .tokens_wanted = remote.tokens_wanted, .exposed_seconds = remote.waited_seconds };
+    }
     return (struct td_ahead_counts){
         .hits = report.hits, .misses = report.misses, .unprepared = report.unprepared,
         .branches_grown = report.grower.branches, .branches_used = report.branches_used,

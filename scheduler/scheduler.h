@@ -71,4 +71,21 @@ struct td_engine_stats scheduler_stats(const struct scheduler *scheduler);
 /* Recounts pages and lengths; STATUS_INVALID with a sentence when an invariant (I1..I6) is broken. */
 enum status scheduler_check(const struct scheduler *scheduler);
 
+/* ---- engine_worker.c: a model as a draft worker, without a scheduler ---- */
+struct engine_worker;
+struct engine_worker_options {
+    struct td_engine_options model; /* target: the model that drafts; target_device: its cores */
+    const char *listen, *key_file;  /* as draft_worker_options */
+    bool is_open_to_all;
+};
+struct engine_worker_info {
+    const char *model_name, *address; /* the worker's */
+    uint64_t fingerprint, bytes;
+    int32_t n_vocab, context, max_batch, threads;
+};
+enum status engine_worker_open(const struct engine_worker_options *options, struct engine_worker **out);
+void engine_worker_close(struct engine_worker *worker); /* NULL is fine */
+struct draft_worker *engine_worker_draft(const struct engine_worker *worker);
+struct engine_worker_info engine_worker_info(const struct engine_worker *worker);
+
 #endif

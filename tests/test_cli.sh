@@ -30,7 +30,7 @@ check "more threads than cores" says 2 "may use" run -p a --threads 256
 check "two prompts" says 2 "one prompt" run -p a --ids 1
 check "verbs not built are refused" says 1 "not built yet" serve
 check "a draft that is not there is refused" says 1 "there is no draft" run --draft model.gguf -p a
-check "drafts elsewhere are not built yet" says 1 "not built yet" run --draft tcp://host:1 -p a
+check "a draft worker by no address" says 1 "expected tcp:HOST:PORT" run --draft tcp://host -p a
 check "a fan-out that is none" says 2 "geometric, learned, uniform or list" run -p a --fanout even
 check "a fan-out of too many" says 2 "adds up to 1 to 64" run -p a --fanout list:60,5
 check "k is a number or auto" says 2 "auto or a number" run -p a --k many

@@ -144,8 +144,7 @@ static void test_not_built_is_refused(void **state)
 {
     (void)state;
     static const char *const lines[] = {
-        "serve", "audit", "draft-worker", "run --draft tcp://host:1",
-        "run --plan native", "run --plan fast",
+        "serve", "audit", "run --plan native", "run --plan fast",
     };
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
         expect_sentence(lines[i], STATUS_UNSUPPORTED, "not built yet");
