@@ -188,6 +188,8 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "times each thing is measured (default: 7, quick: 3)", V(BENCH)},
     [OPT_QUICK] = {"quick", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
         "a few seconds: smaller models, fewer cases", V(BENCH)},
+    [OPT_VIRTUAL] = {"virtual", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
+        "ssd: beside virtual targets alone, whose passes last as long as asked", V(BENCH)},
     [OPT_TEXT] = {"text", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "FILE",
         "text whose perplexity under both models is compared (its first 2048 tokens)", V(QUANTIZE)},
     [OPT_JSON] = {"json", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,

@@ -22,6 +22,7 @@ struct bench_options {
     int threads;             /* 0: one, and all physical cores */
     int reps;                /* 0: the question's */
     int quick, quiet;        /* flags */
+    int virtual_only;        /* ssd: 1 = beside virtual targets alone */
 };
 struct bench_question {
     const char *name, *about;

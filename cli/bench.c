@@ -23,6 +23,7 @@ enum status verb_bench(const struct conf *conf)
         .target = conf_text(conf, OPT_TARGET), .isa = conf_text(conf, OPT_ISA),
         .threads = (int)conf_int(conf, OPT_THREADS), .reps = (int)conf_int(conf, OPT_REPS),
         .quick = conf_flag(conf, OPT_QUICK), .quiet = conf_flag(conf, OPT_QUIET),
+        .virtual_only = conf_flag(conf, OPT_VIRTUAL),
     };
     if (!options.target && input_model(conf, path, &options.default_model) != STATUS_OK) {
         options.default_model = NULL;

@@ -97,6 +97,34 @@ static void placement_changes_nothing(void **state)
     }
 }
 
+/* A draft that works ahead has a thread of its own, and may have cores of its own, shared ones or lent
+ * ones. How far it gets is a matter of time, the text is not. */
+static void working_ahead_anywhere_writes_the_same(void **state)
+{
+    (void)state;
+    const char *const targets[] = { NULL, first_core, both_cores };
+    const char *const drafts[] = { NULL, first_core, last_core, both_cores };
+    struct td_engine_options options;
+    set_options(&options);
+    options.max_batch = 2;
+    options.ahead = "off";
+    run(&options, &wanted);
+    options.ahead = "on";
+    for (int i = 0; i < 3 * 4 * 2; i++) {
+        options.target_device = targets[i / 2 % 3];
+        options.draft_device = drafts[i / 6];
+        options.lend = i % 2;
+        if (n_cpus < 2 && (options.target_device == both_cores || options.draft_device == both_cores)) {
+            continue;
+        }
+        run(&options, &found);
+        assert_int_equal(found.n_results, wanted.n_results);
+        for (size_t r = 0; r < found.n_results; r++) {
+            rig_assert_same(&wanted.result[r], &found.result[r]);
+        }
+    }
+}
+
 static void more_threads_than_cores(void **state)
 {
     (void)state;
@@ -141,6 +169,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(placement_changes_nothing),
+        cmocka_unit_test(working_ahead_anywhere_writes_the_same),
         cmocka_unit_test(more_threads_than_cores),
         cmocka_unit_test(unnamed_cores_are_what_is_left),
     };
