@@ -2,8 +2,8 @@
 
 GPU_SUITE    := build/gpu-suite
 GPU_LIMIT_MB := 60
-GPU_KERNELS  := rows linear attention choose sample rank accept
-GPU_CASES    := rows linear attention choose sample accept
+GPU_KERNELS  := rows linear attention experts choose sample rank accept
+GPU_CASES    := rows linear attention experts choose sample accept
 GPU_CASE_OBJ := $(GPU_CASES:%=$(BUILD)/gpu/suite_%.o)
 GPU_BED_OBJ  := $(GPU_CASE_OBJ) $(call obj,gpu/parity.c gpu/bed_device.c tests/simt/bed.c backend/cuda/weight.c)
 GPU_PARITY   := $(BUILD)/gpu/gpu_parity
@@ -12,11 +12,10 @@ CUDA_HOME    ?= $(patsubst %/bin/nvcc,%,$(shell command -v $(NVCC) 2>/dev/null))
 LDLIBS_CUDA  := -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt
 GPU_LINK     := $(CXX) -g -pthread -static-libstdc++ -static-libgcc # launches need C++'s guards
 
-# Padding is zero, so that no word of an operation is half an address by chance (gpu/bed_device.c).
 $(BUILD)/gpu/suite_%.o: tests/test_simt_%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,compile,$<)
-	$(SHOW)$(CC) $(CFLAGS_ALL) -Wno-missing-prototypes -ftrivial-auto-var-init=zero -Dmain=suite_$* -c $< -o $@
+	$(SHOW)$(CC) $(CFLAGS_ALL) -Wno-missing-prototypes -Dmain=suite_$* -c $< -o $@
 
 # All of it but the device: what the suite's parity program does, where there is no GPU.
 GPU_EMULATED_OBJ := $(GPU_BED_OBJ) $(call obj,gpu/device_emulated.c) $(GPU_KERNELS:%=$(BUILD)/simt/backend/cuda/%.o) \

@@ -119,4 +119,27 @@ DEVICE_FN void cuda_quantize_block(float x, int32_t row, int32_t b, const struct
     }
 }
 
+/* ---- what leaves an elementwise operation ---- */
+
+/* Element i of a row into the kinds that are wanted. Whole warps come with 32 columns of one block, or
+ * with none of them inside the row. */
+DEVICE_FN void cuda_put(const cuda_act &out, int32_t row, int32_t i, float y)
+{
+    if (out.f32 != nullptr && i < out.n_cols) {
+        out.f32[(size_t)row * (size_t)out.f32_stride + (size_t)i] = y;
+    }
+    if (out.q8 != nullptr && i < out.n_cols) {
+        cuda_quantize_block(y, row, i / QUANT_BLOCK, out);
+    }
+}
+
+/* Columns of a row for a loop of whole warps. */
+DEVICE_FN int32_t cuda_padded(int32_t n_cols) { return (n_cols + CUDA_WARP - 1) / CUDA_WARP * CUDA_WARP; }
+
+static inline bool cuda_act_is_sound(const struct cuda_act &act)
+{
+    return act.n_cols > 0 && (act.q8 == nullptr || act.n_cols % QUANT_BLOCK == 0) &&
+           (act.f32 == nullptr || act.f32_stride >= act.n_cols);
+}
+
 #endif

@@ -88,6 +88,71 @@ struct cuda_op_linear {
 };
 int cuda_linear(const struct cuda_op_linear *op, struct CUstream_st *stream);
 
+/* ---- experts.cu: as op_route and its kin. A row of an act, or of an output, is a place. ---- */
+enum { CUDA_EXPERT_PARTS = 2 };
+/* Filled by cuda_route on the device; arrays are device memory. Runs of places begin at panels of eight rows,
+ * so that there are up to cuda_routes_places of them, some without a row (-1). */
+struct cuda_routes {
+    int32_t n_experts, n_used, cap_rows; /* at most 1024 experts */
+    int32_t *expert; /* [cap_rows, n_used] ascending in each row */
+    float *weight;   /* [cap_rows, n_used] */
+    int32_t *place;  /* [cap_rows, n_used]; -1: a pad row */
+    int32_t *row, *owner;   /* [places] */
+    int32_t *begin;  /* [n_experts + 1] first place of each expert */
+    int32_t *count;  /* [n_experts] rows of each */
+    int32_t *touched; /* [n_experts] those that have rows, ascending; behind them all, how many */
+};
+int32_t cuda_routes_places(const struct cuda_routes *routes); /* at most, in a pass of cap_rows */
+/* 0 when the shape cannot be */
+size_t cuda_routes_bytes(int32_t n_experts, int32_t n_used, int32_t cap_rows);
+void cuda_routes_init(struct cuda_routes *routes, int32_t n_experts, int32_t n_used, int32_t cap_rows,
+                      void *memory /* of the device, 64-byte aligned */);
+
+struct cuda_op_route {
+    const float *logits;     /* [n_rows, n_experts] */
+    const int32_t *position; /* [n_rows]; < 0: a pad row, takes no expert */
+    struct cuda_routes routes;
+    int32_t n_rows;
+    int32_t normalised;      /* flag */
+};
+int cuda_route(const struct cuda_op_route *op, struct CUstream_st *stream);
+
+struct cuda_op_gather {
+    const float *x;          /* [n_rows, n_cols] */
+    struct cuda_routes routes;
+    int32_t n_rows;          /* of the pass, here and below */
+    struct cuda_act out;     /* room for cuda_routes_places rows */
+};
+int cuda_gather(const struct cuda_op_gather *op, struct CUstream_st *stream);
+
+struct cuda_op_expert_linear {
+    struct {
+        struct cuda_weight weights; /* of expert 0 */
+        size_t stride_bytes;        /* from one expert's to the next one's */
+        float *out;                 /* [places, n_out] */
+    } part[CUDA_EXPERT_PARTS];      /* of one type */
+    int32_t n_parts, n_rows;
+    struct cuda_act x;
+    struct cuda_routes routes;
+};
+int cuda_expert_linear(const struct cuda_op_expert_linear *op, struct CUstream_st *stream);
+
+struct cuda_op_expert_swiglu {
+    const float *gate, *up;  /* [places, n_cols] */
+    struct cuda_routes routes;
+    int32_t n_rows;
+    struct cuda_act out;
+};
+int cuda_expert_swiglu(const struct cuda_op_expert_swiglu *op, struct CUstream_st *stream);
+
+struct cuda_op_combine {
+    const float *y;          /* [places, n_cols] */
+    float *x;                /* [n_rows, n_cols] */
+    struct cuda_routes routes;
+    int32_t n_rows, n_cols;
+};
+int cuda_combine(const struct cuda_op_combine *op, struct CUstream_st *stream);
+
 /* ---- attention.cu ---- */
 struct cuda_op_rope_store {
     float *q;               /* [n_rows, n_heads, head_dim] */

@@ -11,16 +11,7 @@
  * Dots of quantised blocks come from dp4a for few rows, from the tensor cores' integer products for more:
  * exact integers, so the same bits.
  */
-#include "backend/cuda/weights_mma.cuh"
-
-enum { LINEAR_WARPS = 8, LINEAR_THREADS = LINEAR_WARPS * CUDA_WARP };
-
-/* The last segment of a group of SUM_GROUPS: group g ends before segment floor((g + 1) n / 8). */
-DEVICE_FN bool linear_group_ends(int32_t segment, int32_t n_segments)
-{
-    const int32_t next = (SUM_GROUPS * (segment + 1) + n_segments - 1) / n_segments;
-    return next * n_segments / SUM_GROUPS == segment + 1;
-}
+#include "backend/cuda/linear.cuh"
 
 /* Which part and tile a block computes. */
 struct linear_place { int32_t part, tile; };
@@ -33,17 +24,6 @@ DEVICE_FN linear_place linear_find(const cuda_op_linear &op)
         place.part++;
     }
     return place;
-}
-
-/* y = total, + bias, + add, in this order */
-DEVICE_FN void linear_store(const cuda_op_linear::cuda_linear_part &part, int32_t row, int32_t out_idx, float y)
-{
-    if (out_idx < part.weight.n_out) {
-        const size_t at = (size_t)row * (size_t)part.weight.n_out + (size_t)out_idx;
-        y = part.bias != nullptr ? y + part.bias[out_idx] : y;
-        y = part.add != nullptr ? y + part.add[at] : y;
-        part.out[at] = y;
-    }
 }
 
 /* Shapes: weights in tiles of 32 outputs (layout.h), x panels of 8 rows or [n_rows, f32_stride], out
@@ -60,49 +40,10 @@ template <class Weights, int ROWS>
 static __global__ void __launch_bounds__(LINEAR_THREADS, Weights::TYPE == TENSOR_Q4_K && ROWS == 2 ? 3 : 0)
 linear_stream_kernel(const cuda_op_linear op)
 {
-    SHARED(float, sums, LINEAR_WARPS * ROWS * CUDA_WARP); /* [warp][row][output] */
-    SHARED_DYNAMIC(float, running);                       /* [n_rows][output] totals, then group sums */
+    SHARED(float, sums, LINEAR_WARPS * ROWS * CUDA_WARP);
+    SHARED_DYNAMIC(float, running);
     const linear_place place = linear_find(op);
-    const cuda_op_linear::cuda_linear_part &part = op.part[place.part];
-    const unsigned char *tile =
-        part.weight.data + (size_t)place.tile * cuda_tile_bytes((tensor_type)Weights::TYPE, part.weight.n_in);
-    const int32_t n_segments = (part.weight.n_in + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS;
-    const int32_t groups = op.n_rows * CUDA_WARP; /* where group sums begin */
-    for (int32_t i = (int32_t)threadIdx.x; i < 2 * groups; i += LINEAR_THREADS) {
-        running[i] = 0.0f;
-    }
-    for (int32_t wave = 0; wave < n_segments; wave += LINEAR_WARPS) {
-        const int32_t segment = wave + cuda_warp();
-        Weights weights = {};
-        if (segment < n_segments) {
-            weights.load(tile, segment, part.weight.n_in);
-        }
-        for (int32_t first = 0; first < op.n_rows; first += ROWS) {
-            if (segment < n_segments) {
-                weights.template sums<ROWS>(op.x, first, op.n_rows - 1, sums + cuda_warp() * ROWS * CUDA_WARP);
-            }
-            __syncthreads();
-            for (int32_t i = (int32_t)threadIdx.x; i < ROWS * CUDA_WARP; i += LINEAR_THREADS) {
-                const int32_t at = first * CUDA_WARP + i;
-                if (at < groups) {
-                    float total = running[at], group = running[groups + at];
-                    for (int32_t s = wave; s < wave + LINEAR_WARPS && s < n_segments; s++) {
-                        group += sums[(s - wave) * ROWS * CUDA_WARP + i];
-                        if (linear_group_ends(s, n_segments)) {
-                            total += group;
-                            group = 0.0f;
-                        }
-                    }
-                    running[at] = total;
-                    running[groups + at] = group;
-                }
-            }
-            __syncthreads();
-        }
-    }
-    for (int32_t at = (int32_t)threadIdx.x; at < groups; at += LINEAR_THREADS) {
-        linear_store(part, at / CUDA_WARP, place.tile * CUDA_WARP + at % CUDA_WARP, running[at]);
-    }
+    linear_tile<Weights, ROWS>(op.part[place.part], place.tile, op.x, op.n_rows, sums, running);
 }
 
 template <class Weights, int ROWS> static void linear_launch(const cuda_op_linear &op, unsigned n_tiles,

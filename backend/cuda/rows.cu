@@ -46,29 +46,6 @@ extern "C" int cuda_embed(const struct cuda_op_embed *op, struct CUstream_st *st
     return cudaGetLastError();
 }
 
-/* ---- what leaves an elementwise operation ---- */
-
-/* Element i of a row into the kinds that are wanted. Whole warps come with 32 columns of one block, or
- * with none of them inside the row. */
-DEVICE_FN void rows_put(const cuda_act &out, int32_t row, int32_t i, float y)
-{
-    if (out.f32 != nullptr && i < out.n_cols) {
-        out.f32[(size_t)row * (size_t)out.f32_stride + (size_t)i] = y;
-    }
-    if (out.q8 != nullptr && i < out.n_cols) {
-        cuda_quantize_block(y, row, i / QUANT_BLOCK, out);
-    }
-}
-
-/* Columns of a row for a loop of whole warps. */
-DEVICE_FN int32_t rows_padded(int32_t n_cols) { return (n_cols + CUDA_WARP - 1) / CUDA_WARP * CUDA_WARP; }
-
-static bool rows_act_is_sound(const struct cuda_act &act)
-{
-    return act.n_cols > 0 && (act.q8 == nullptr || act.n_cols % QUANT_BLOCK == 0) &&
-           (act.f32 == nullptr || act.f32_stride >= act.n_cols);
-}
-
 /* ---- RMSNorm ---- */
 
 /* Shapes: x [*, n_cols], weight [n_cols], out rows as floats and panels. Grid: rows. Block: 256 threads;
@@ -81,14 +58,14 @@ static __global__ void norm_row_kernel(const cuda_op_norm op)
     const int32_t row = (int32_t)blockIdx.x, n_cols = op.out.n_cols;
     const float *x = op.x + (size_t)(op.row_idx != nullptr ? op.row_idx[row] : row) * (size_t)n_cols;
     const float factor = cuda_norm_factor(cuda_square_sum(x, n_cols, partial), n_cols, op.eps);
-    for (int32_t i = (int32_t)threadIdx.x; i < rows_padded(n_cols); i += ROWS_THREADS) {
-        rows_put(op.out, row, i, i < n_cols ? x[i] * factor * op.weight[i] : 0.0f);
+    for (int32_t i = (int32_t)threadIdx.x; i < cuda_padded(n_cols); i += ROWS_THREADS) {
+        cuda_put(op.out, row, i, i < n_cols ? x[i] * factor * op.weight[i] : 0.0f);
     }
 }
 
 extern "C" int cuda_norm(const struct cuda_op_norm *op, struct CUstream_st *stream)
 {
-    if (!rows_act_is_sound(op->out)) {
+    if (!cuda_act_is_sound(op->out)) {
         return cudaErrorInvalidValue;
     }
     if (op->n_rows > 0) {
@@ -113,7 +90,7 @@ static __global__ void quantize_block_kernel(const cuda_op_quantize op)
 
 extern "C" int cuda_quantize(const struct cuda_op_quantize *op, struct CUstream_st *stream)
 {
-    if (!rows_act_is_sound(op->act) || op->act.f32 == nullptr || op->act.q8 == nullptr) {
+    if (!cuda_act_is_sound(op->act) || op->act.f32 == nullptr || op->act.q8 == nullptr) {
         return cudaErrorInvalidValue;
     }
     if (op->n_rows <= 0) {
@@ -132,15 +109,15 @@ extern "C" int cuda_quantize(const struct cuda_op_quantize *op, struct CUstream_
 static __global__ void swiglu_row_kernel(const cuda_op_swiglu op)
 {
     const int32_t i = (int32_t)(blockIdx.x * ROWS_THREADS + threadIdx.x), row = (int32_t)blockIdx.y;
-    if (i < rows_padded(op.out.n_cols)) {
+    if (i < cuda_padded(op.out.n_cols)) {
         const size_t at = (size_t)row * (size_t)op.out.n_cols + (size_t)i;
-        rows_put(op.out, row, i, i < op.out.n_cols ? mathx_silu(op.gate[at]) * op.up[at] : 0.0f);
+        cuda_put(op.out, row, i, i < op.out.n_cols ? mathx_silu(op.gate[at]) * op.up[at] : 0.0f);
     }
 }
 
 extern "C" int cuda_swiglu(const struct cuda_op_swiglu *op, struct CUstream_st *stream)
 {
-    if (!rows_act_is_sound(op->out)) {
+    if (!cuda_act_is_sound(op->out)) {
         return cudaErrorInvalidValue;
     }
     if (op->n_rows <= 0) {

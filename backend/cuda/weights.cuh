@@ -88,7 +88,7 @@ DEVICE_FN void cuda_sum_blocks(const Weights &weights, int n_blocks, const unsig
 
 /* Blocks of 32 with one half each: Q8_0 (PLANES 2, OFFSET 0: codes are signed) and Q4_0 (1, 8). */
 template <int PLANES, int OFFSET> struct weights_small {
-    enum { TYPE = PLANES == 2 ? TENSOR_Q8_0 : TENSOR_Q4_0 };
+    enum { TYPE = PLANES == 2 ? TENSOR_Q8_0 : TENSOR_Q4_0, IS_FLOAT = 0 };
     uint4 scales, code[CUDA_SEGMENT_BLOCKS][PLANES];
     int32_t segment, n_blocks;
 
@@ -150,7 +150,7 @@ typedef weights_small<1, 8> weights_q4_0;
 
 /* Blocks of 256: header word 0 is d and dmin, words 1..3 eight scales and eight minimums of 6 bits. */
 struct weights_q4_k {
-    enum { TYPE = TENSOR_Q4_K };
+    enum { TYPE = TENSOR_Q4_K, IS_FLOAT = 0 };
     uint4 header, code[CUDA_SEGMENT_BLOCKS];
     int32_t segment;
 
@@ -211,7 +211,7 @@ struct weights_q4_k {
 
 /* Blocks of 256: sixteen signed scales, of 16 inputs each, and one half. */
 struct weights_q6_k {
-    enum { TYPE = TENSOR_Q6_K, OFFSET = 32 };
+    enum { TYPE = TENSOR_Q6_K, IS_FLOAT = 0, OFFSET = 32 };
     uint4 scales, low[CUDA_SEGMENT_BLOCKS], high[CUDA_SEGMENT_BLOCKS / 2];
     float d;
     int32_t segment;
@@ -279,7 +279,7 @@ struct weights_q6_k {
 /* F32, F16, BF16. A segment does not fit in registers: it is read again for each 16 rows, by then from
  * the L2 cache. */
 template <int FLOAT_TYPE> struct weights_float {
-    enum { TYPE = FLOAT_TYPE, GROUP = FLOAT_TYPE == TENSOR_F32 ? 4 : 8 };
+    enum { TYPE = FLOAT_TYPE, IS_FLOAT = 1, GROUP = FLOAT_TYPE == TENSOR_F32 ? 4 : 8 };
     const unsigned char *at;
     int32_t segment, n_inputs;
 

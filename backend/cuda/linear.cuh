@@ -1,0 +1,78 @@
+/* linear: the block's part of y = W x, for kernels that differ in which weights and rows a block takes.
+ * linear.cu draws how outputs, segments and rows lie on lanes, warps and loops.
+ */
+#ifndef BACKEND_CUDA_LINEAR_CUH
+#define BACKEND_CUDA_LINEAR_CUH
+
+#include "backend/cuda/weights_mma.cuh"
+
+enum { LINEAR_WARPS = 8, LINEAR_THREADS = LINEAR_WARPS * CUDA_WARP };
+
+/* The last segment of a group of SUM_GROUPS: group g ends before segment floor((g + 1) n / 8). */
+DEVICE_FN bool linear_group_ends(int32_t segment, int32_t n_segments)
+{
+    const int32_t next = (SUM_GROUPS * (segment + 1) + n_segments - 1) / n_segments;
+    return next * n_segments / SUM_GROUPS == segment + 1;
+}
+
+/* y = total, + bias, + add, in this order */
+DEVICE_FN void linear_store(const cuda_op_linear::cuda_linear_part &part, int32_t row, int32_t out_idx, float y)
+{
+    if (out_idx < part.weight.n_out) {
+        const size_t at = (size_t)row * (size_t)part.weight.n_out + (size_t)out_idx;
+        y = part.bias != nullptr ? y + part.bias[out_idx] : y;
+        y = part.add != nullptr ? y + part.add[at] : y;
+        part.out[at] = y;
+    }
+}
+
+/* Tile `tile` of one matrix times n_rows rows of x, by a block of LINEAR_THREADS, ROWS at a time. sums: LINEAR_WARPS
+ * * ROWS * 32 floats; running: 2 * n_rows * 32, totals and then group sums. Both are free again after a
+ * barrier. */
+template <class Weights, int ROWS>
+DEVICE_FN void linear_tile(const cuda_op_linear::cuda_linear_part &part, int32_t tile_idx, const cuda_act &x,
+                           int32_t n_rows, SHARED_PTR(float) sums /* [warp][row][output] */,
+                           SHARED_PTR(float) running /* [n_rows][output], twice */)
+{
+    const unsigned char *tile =
+        part.weight.data + (size_t)tile_idx * cuda_tile_bytes((tensor_type)Weights::TYPE, part.weight.n_in);
+    const int32_t n_segments = (part.weight.n_in + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS;
+    const int32_t groups = n_rows * CUDA_WARP; /* where group sums begin */
+    for (int32_t i = (int32_t)threadIdx.x; i < 2 * groups; i += LINEAR_THREADS) {
+        running[i] = 0.0f;
+    }
+    for (int32_t wave = 0; wave < n_segments; wave += LINEAR_WARPS) {
+        const int32_t segment = wave + cuda_warp();
+        Weights weights = {};
+        if (segment < n_segments) {
+            weights.load(tile, segment, part.weight.n_in);
+        }
+        for (int32_t first = 0; first < n_rows; first += ROWS) {
+            if (segment < n_segments) {
+                weights.template sums<ROWS>(x, first, n_rows - 1, sums + cuda_warp() * ROWS * CUDA_WARP);
+            }
+            __syncthreads();
+            for (int32_t i = (int32_t)threadIdx.x; i < ROWS * CUDA_WARP; i += LINEAR_THREADS) {
+                const int32_t at = first * CUDA_WARP + i;
+                if (at < groups) {
+                    float total = running[at], group = running[groups + at];
+                    for (int32_t s = wave; s < wave + LINEAR_WARPS && s < n_segments; s++) {
+                        group += sums[(s - wave) * ROWS * CUDA_WARP + i];
+                        if (linear_group_ends(s, n_segments)) {
+                            total += group;
+                            group = 0.0f;
+                        }
+                    }
+                    running[at] = total;
+                    running[groups + at] = group;
+                }
+            }
+            __syncthreads();
+        }
+    }
+    for (int32_t at = (int32_t)threadIdx.x; at < groups; at += LINEAR_THREADS) {
+        linear_store(part, at / CUDA_WARP, tile_idx * CUDA_WARP + at % CUDA_WARP, running[at]);
+    }
+}
+
+#endif
