@@ -128,7 +128,7 @@ static void nothing_that_was_prepared_changes_the_text(void **state)
     for (int32_t turn = 0; turn < draft_rig_scale(24, 6); turn++) {
         struct ahead_options ahead = ahead_defaults();
         ahead.kept_hits = turn % 3 * 50;
-        ahead.fallback = (enum ahead_fallback)(turn % 4);
+        ahead.fallback = (enum ahead_fallback)(turn * 3 % 5);
         ahead.grower.fanout.kind = kinds[turn % 3];
         ahead.grower.fanout.budget = turn % 5 == 0 ? 0 : 1 + turn % 7;
         ahead.grower.never_stops_early = turn % 2 == 0;
@@ -476,7 +476,7 @@ static void speeds_of_lanes_change_nothing(void **state)
     for (int32_t turn = 0; turn < draft_rig_scale(20, 5); turn++) {
         struct ahead_options ahead = ahead_defaults();
         ahead.grower.never_stops_early = false;
-        ahead.fallback = (enum ahead_fallback)(turn % 4);
+        ahead.fallback = (enum ahead_fallback)(turn * 3 % 5);
         ahead.drafts_on_step_lane = turn % 3 == 0;
         open_slow(&ahead, speeds_us[turn % 5][0], speeds_us[turn % 5][1]);
         submit_mixed(4, 24);
@@ -505,10 +505,10 @@ static void a_slow_target_is_prepared_for(void **state)
 static void the_target_never_waits_for_what_it_did_not_ask_for(void **state)
 {
     (void)state;
-    for (int32_t turn = 0; turn < 2; turn++) {
+    for (enum ahead_fallback fallback = AHEAD_FALLBACK_NONE; fallback <= AHEAD_FALLBACK_BRANCH; fallback++) {
         struct ahead_options ahead = ahead_defaults();
         ahead.grower.never_stops_early = false;
-        ahead.fallback = turn == 0 ? AHEAD_FALLBACK_NONE : AHEAD_FALLBACK_LOOKUP;
+        ahead.fallback = fallback;
         open_slow(&ahead, 3000, 200);
         submit_mixed(4, 40);
         draft_rig_run(&rig);
