@@ -140,7 +140,7 @@ REPLAYS      := $(patsubst fuzz/fuzz_%.c,$(BUILD)/fuzz/replay_%,$(FUZZ_SRC))
 FUZZERS      := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
 MUTANT_SUITES := test_kvcache test_kv_cases test_kv_model test_batch test_verify test_verify_tree \
                 test_rejection test_scheduler test_scheduler_random test_tree test_draft_model \
-                test_draft_layerskip test_draft_choices test_grower test_rank test_rejection_model \
+                test_draft_layerskip test_draft_choices test_grower test_rank test_ahead test_rejection_model \
                 test_batching_cases test_engine test_equivalence
 CORE_CHECK   := $(BUILD)/tests/core/core_link
 EQUIVALENCE  := $(BUILD)/tests/equivalence/equivalence

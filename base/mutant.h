@@ -33,7 +33,18 @@
     X(DRAFT_STALE_COLUMN, "the draft catches up with the token before")                               \
     X(DRAFT_STALE_PLACE, "the draft takes a new sequence for the last one in its place")              \
     X(DRAFT_NOISE_ELSEWHERE, "the draft draws with another position's noise")                         \
-    X(DRAFT_PAGES_LEAK, "the draft keeps the pages of who has left")
+    X(DRAFT_PAGES_LEAK, "the draft keeps the pages of who has left")                                  \
+    X(BRANCH_SEES_NEIGHBOUR, "a branch that grows ahead sees its neighbour's last token")             \
+    X(BRANCH_FORKS_LATE, "a branch stands a position too far")                                        \
+    X(BRANCH_NOISE_ELSEWHERE, "a branch draws with another position's noise")                         \
+    X(BRANCH_KEPT, "KV of a branch counts as that of the token it guessed")                           \
+    X(PROPOSED_TOKEN_FORKS, "what was proposed is prepared for as its own correction")                \
+    X(TABLE_OF_ANOTHER_EPOCH, "what was prepared before a preemption is served after it")             \
+    X(TABLE_KEY_WITHOUT_K, "what was prepared is found by its token alone")                           \
+    X(TABLE_READY_EARLY, "tokens may be read before they are chosen")                                 \
+    X(GROWER_NEVER_STOPS, "branches grow on when the outcome is known")                               \
+    X(GROWER_ONE_BANK, "distributions are overwritten while their tokens are judged")                 \
+    X(MISS_LEARNED_AS_HIT, "outcomes after a fallback are learned with those after a hit")
 
 #define MUTANT_NAME(name, what) MUTANT_##name,
 enum mutant { MUTANT_NONE, MUTANTS(MUTANT_NAME) MUTANT_COUNT };

@@ -170,7 +170,8 @@ static void add_round(struct ahead *ahead, struct ahead_job *job, const struct d
         .place = ask->place, .seq_id = ask->seq_id, .epoch = ask->epoch, .tokens = text->tokens,
         .n_tokens = ask->n_tokens, .n_prompt = ask->n_prompt, .n_proposed = n_chain,
         .k_next = k_next_of(ahead, ask), .params = &text->params,
-        .tenant = ask->tenant, .wants_prob = ask->wants_prob, .after_miss = ahead->was_miss[ask->place] };
+        .tenant = ask->tenant, .wants_prob = ask->wants_prob,
+        .after_miss = ahead->was_miss[ask->place] && !mutant(MUTANT_MISS_LEARNED_AS_HIT) };
     table->place = ask->place;
     table->seq_id = ask->seq_id;
     table->epoch = ask->epoch;

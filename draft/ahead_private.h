@@ -1,4 +1,4 @@
-/* ahead: the state behind draft_ahead_create. Inside ahead*.c only. */
+/* ahead: the state behind draft_ahead_create. Inside ahead*.c, and for tests. */
 #ifndef DRAFT_AHEAD_PRIVATE_H
 #define DRAFT_AHEAD_PRIVATE_H
 

@@ -32,8 +32,12 @@ static void add_row(struct grower *grower, struct growing_branch *growing, int32
     const int32_t n_ids = model_get_config(grower->options.model.model)->n_vocab;
     const int32_t token = step == 0 ? growing->branch->token : growing->branch->next[step - 1];
     growing->places[step] = glued->first_place + step * glued->table->n_branches + growing->idx;
+    if (mutant(MUTANT_BRANCH_SEES_NEIGHBOUR) && step > 0) {
+        growing->places[step - 1] += growing->idx + 1 < glued->table->n_branches ? 1 : -1;
+    }
     batch_add_branch(grower->batch, &(struct batch_branch){
-        .table = glued->place->table, .places = growing->places, .n_places = step + 1, .fork = growing->fork,
+        .table = glued->place->table, .places = growing->places, .n_places = step + 1,
+        .fork = growing->fork + mutant(MUTANT_BRANCH_FORKS_LATE),
         .token = token < n_ids ? token : 0 });
 }
 
@@ -122,7 +126,8 @@ static void choose_step(struct grower *grower, const float *logits, int32_t n, i
         ASSERT(!round->wants_prob || grower->probs[0] != NULL);
         growing->choice = (struct draft_choice){
             .params = round->params, .history = round->tokens, .n_history = growing->fork,
-            .position = growing->fork + step + 1, .logits = logits + (size_t)i * grower_row_len(grower),
+            .position = growing->fork + step + 1 + mutant(MUTANT_BRANCH_NOISE_ELSEWHERE),
+            .logits = logits + (size_t)i * grower_row_len(grower),
             .prob = round->wants_prob ? prob_row(grower, growing, step) : NULL };
     }
     choose_all(grower, n, step);
@@ -145,17 +150,23 @@ static void publish_step(struct grower *grower, int32_t step)
     grower->report.steps++;
 }
 
+static bool is_stopped(const atomic_int *stop) { return atomic_load(stop) && !mutant(MUTANT_GROWER_NEVER_STOPS); }
+
 static void grow(struct grower *grower, const struct grower_call *call)
 {
     const int64_t begin_ns = clock_now_ns();
-    for (int32_t step = 0; step < DRAFT_MAX_NODES && !atomic_load(call->stop); step++) {
+    for (int32_t step = 0; step < DRAFT_MAX_NODES && !is_stopped(call->stop); step++) {
         const int64_t span_ns = timeline_begin();
         const int32_t n = add_step(grower, call, step);
         if (n == 0) {
             break;
         }
         const int64_t step_ns = clock_now_ns();
-        choose_step(grower, grower_forward(grower, batch_pass(grower->batch)), n, step);
+        const float *logits = grower_forward(grower, batch_pass(grower->batch));
+        if (mutant(MUTANT_TABLE_READY_EARLY)) {
+            publish_step(grower, step);
+        }
+        choose_step(grower, logits, n, step);
         publish_step(grower, step);
         timeline_end(TIMELINE_DRAFT, &timeline_grow, span_ns, step, n);
         gain_times_observe(&grower->grow, n, (double)(clock_now_ns() - step_ns) * 1e-9);
@@ -224,10 +235,23 @@ static void glue_and_fork(struct grower *grower, const struct grower_call *call)
     }
 }
 
+/* A bug to be found: the place behind the round's own holds a branch's KV, whatever came true. */
+static void keep_branch(const struct glued_round *glued)
+{
+    struct model_place *place = glued->place;
+    for (int32_t j = 0; mutant(MUTANT_BRANCH_KEPT) && j < glued->table->n_branches; j++) {
+        const struct ahead_branch *branch = &glued->table->branch[j];
+        if (branch->n_accepted == glued->round->n_proposed && place->n_tail < DRAFT_MAX_NODES) {
+            place->tail[place->n_tail++] = branch->token;
+            return;
+        }
+    }
+}
+
 void grower_run(struct grower *grower, const struct grower_call *call)
 {
     ASSERT(call->n_rounds <= grower->options.model.common.max_batch);
-    grower->bank = !grower->bank;
+    grower->bank = !grower->bank && !mutant(MUTANT_GROWER_ONE_BANK);
     grower->n_growing = 0;
     grower->history_of = NULL;
     begin_tables(call);
@@ -241,6 +265,7 @@ void grower_run(struct grower *grower, const struct grower_call *call)
     for (int32_t i = 0; i < grower->n_glued; i++) {
         if (grower->glued[i].place != NULL) {
             model_draft_leave(grower->model, &grower->glued[i].ask, grower->glued[i].next_position);
+            keep_branch(&grower->glued[i]);
         }
     }
     choose_size(grower, call);

@@ -1,4 +1,4 @@
-/* grower: the state behind ahead.h's grower. Inside grower*.c only. */
+/* grower: the state behind ahead.h's grower. Inside grower*.c, and for tests that look at it. */
 #ifndef DRAFT_GROWER_PRIVATE_H
 #define DRAFT_GROWER_PRIVATE_H
 

@@ -31,7 +31,8 @@ void ahead_tables_destroy(struct ahead_table *tables)
 bool ahead_table_outcome(const struct ahead_table *table, const struct draft_ask *ask, struct ahead_outcome *out)
 {
     const int32_t k = ask->n_tokens - table->n_tokens - 1;
-    if (table->seq_id != ask->seq_id || table->epoch != ask->epoch || k < 0 || k > table->n_proposed) {
+    const bool is_another = table->epoch != ask->epoch && !mutant(MUTANT_TABLE_OF_ANOTHER_EPOCH);
+    if (table->seq_id != ask->seq_id || is_another || k < 0 || k > table->n_proposed) {
         return false;
     }
     for (int32_t i = 0; i < k; i++) {
@@ -50,7 +51,8 @@ const struct ahead_branch *ahead_table_find(const struct ahead_table *table, str
     }
     for (int32_t i = 0; i < table->n_branches; i++) {
         const struct ahead_branch *branch = &table->branch[i];
-        if (branch->n_accepted == outcome.n_accepted && branch->token == outcome.token) {
+        const bool is_there = branch->n_accepted == outcome.n_accepted || mutant(MUTANT_TABLE_KEY_WITHOUT_K);
+        if (is_there && branch->token == outcome.token) {
             return branch;
         }
     }

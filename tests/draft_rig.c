@@ -83,9 +83,24 @@ static void wrapper_propose(struct draft *wrapper, struct draft_ask *asks, int32
     }
 }
 
+static uint64_t probs_digest(const struct draft_rig *rig, const struct draft_ask *ask)
+{
+    struct digest digest;
+    digest_init(&digest);
+    for (int32_t node = 0; node < ask->proposal.n && ask->wants_prob; node++) {
+        if (ask->proposal.prob[node] != NULL) {
+            digest_update(&digest, ask->proposal.prob[node], (size_t)rig->target->n_vocab * sizeof(float));
+        }
+    }
+    return digest_value(&digest);
+}
+
 static void wrapper_begin(struct draft *wrapper, const struct draft_ask *asks, int32_t n_asks)
 {
     struct draft_rig *rig = (struct draft_rig *)wrapper;
+    for (int32_t i = 0; i < n_asks; i++) {
+        rig->probs_digest[asks[i].place] = probs_digest(rig, &asks[i]);
+    }
     if (rig->draft->kind->begin != NULL) {
         rig->draft->kind->begin(rig->draft, asks, n_asks);
     }
@@ -102,6 +117,9 @@ static void wrapper_known(struct draft *wrapper)
 static void wrapper_observe(struct draft *wrapper, const struct draft_verdict *verdicts, int32_t n)
 {
     struct draft_rig *rig = (struct draft_rig *)wrapper;
+    for (int32_t i = 0; i < n; i++) {
+        assert_true(rig->probs_digest[verdicts[i].ask->place] == probs_digest(rig, verdicts[i].ask));
+    }
     rig->draft->kind->observe(rig->draft, verdicts, n);
 }
 
@@ -183,6 +201,7 @@ void draft_rig_open(struct draft_rig *rig, const struct draft_rig_options *optio
     static const struct draft_kind kind = { "wrapper", wrapper_propose, wrapper_observe, wrapper_forget,
                                             wrapper_destroy, wrapper_begin, wrapper_known };
     *rig = (struct draft_rig){ .options = *options };
+    assert_in_range(options->max_batch, 1, sizeof rig->probs_digest / sizeof rig->probs_digest[0]);
     const struct draft_rig_options *o = &rig->options;
     must(backend_create("cpu", NULL, &rig->backend));
     must(lane_create(rig->backend, &(struct lane_options){ .n_workers = o->threads, .caller_is_worker = true },

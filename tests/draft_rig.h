@@ -56,6 +56,7 @@ struct draft_rig {
     void (*before_propose)(struct draft_rig *rig, struct draft_ask *asks, int32_t n_asks);
     void (*after_propose)(struct draft_rig *rig, struct draft_ask *asks, int32_t n_asks);
     int64_t n_asked, n_offered;  /* tokens */
+    uint64_t probs_digest[64];   /* by place: of what the round was drawn from; the same when it is judged */
     /* ---- fresh passes for O4 ---- */
     struct kv_store fresh;
     struct pass_buffers *fresh_buffers;

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "backend/device.h"
+#include "draft/grower_private.h"
 #include "tests/draft_rig.h"
 
 static const char Q8[] = "q8_0", F32_TINY[] = "synth:tiny,f32,seed=7";
@@ -206,6 +207,31 @@ static void prepared_or_not_the_proposals_are_the_same(void **state)
             assert_memory_equal(&other, &ordinary, sizeof other);
             assert_memory_equal(texts[1], texts[0], sizeof texts[0]);
         }
+    }
+}
+
+/* What a fallback proposed is another draft's work: its outcomes say nothing of those after a hit. */
+static void outcomes_after_a_miss_are_learned_apart(void **state)
+{
+    (void)state;
+    for (int32_t kept = 0; kept <= 100; kept += 100) {
+        struct ahead_options ahead = ahead_defaults();
+        struct draft_rig_options options = draft_rig_defaults();
+        ahead.kept_hits = kept;
+        options.ahead = &ahead;
+        draft_rig_open(&rig, &options);
+        draft_rig_submit(&rig, &(struct draft_rig_request){ .prompt_seed = 1, .n_prompt = 9, .max_tokens = 60 });
+        draft_rig_run(&rig);
+        draft_rig_settle(&rig);
+        const struct fanout_counts *counts = draft_rig_ahead(&rig)->grower->counts;
+        if (kept == 0) {
+            assert_int_equal(counts[0].n_outcomes, 0);
+            assert_true(counts[1].n_outcomes > 6);
+        } else {
+            assert_int_equal(counts[1].n_outcomes, 1); /* the first round was nobody's to prepare */
+            assert_true(counts[0].n_outcomes > 6);
+        }
+        run_and_close();
     }
 }
 
@@ -444,18 +470,21 @@ static void hold_up_lanes(struct lane *step, struct lane *draft)
     step->ops = &lanes.step_ops;
 }
 
-static void open_slow(const struct ahead_options *ahead, int32_t draft_us, int32_t target_us)
+struct slowness { int32_t draft_us, target_us; enum verify_rule rule; };
+
+static void open_slow(const struct ahead_options *ahead, struct slowness slow)
 {
     struct draft_rig_options options = draft_rig_defaults();
     options.target = F32_TINY;
     options.draft_quant = Q8;
     options.ahead = ahead;
+    options.rule = slow.rule;
     options.on_lanes = hold_up_lanes;
     options.checks_kv = false;
     options.max_batch = 3;
     memset(&lanes, 0, sizeof lanes);
-    lanes.draft_us = draft_us;
-    lanes.target_us = target_us;
+    lanes.draft_us = slow.draft_us;
+    lanes.target_us = slow.target_us;
     draft_rig_open(&rig, &options);
     lanes.target = rig.target->kind;
     lanes.slow_target = *lanes.target;
@@ -478,7 +507,7 @@ static void speeds_of_lanes_change_nothing(void **state)
         ahead.grower.never_stops_early = false;
         ahead.fallback = (enum ahead_fallback)(turn * 3 % 5);
         ahead.drafts_on_step_lane = turn % 3 == 0;
-        open_slow(&ahead, speeds_us[turn % 5][0], speeds_us[turn % 5][1]);
+        open_slow(&ahead, (struct slowness){ .draft_us = speeds_us[turn % 5][0], .target_us = speeds_us[turn % 5][1] });
         submit_mixed(4, 24);
         draft_rig_run(&rig);
         draft_rig_assert_plain(&rig);
@@ -493,12 +522,38 @@ static void a_slow_target_is_prepared_for(void **state)
     (void)state;
     struct ahead_options ahead = ahead_defaults();
     ahead.grower.never_stops_early = false;
-    open_slow(&ahead, 0, draft_rig_scale(10000, 100000)); /* sanitizers make passes slow */
+    open_slow(&ahead, (struct slowness){ .target_us = draft_rig_scale(10000, 100000) }); /* sanitizers are slow */
     submit_mixed(3, draft_rig_scale(40, 16));
     draft_rig_run(&rig);
     assert_true(report().hits > report().misses);
     assert_true(report().hidden_seconds > 0);
     close_slow();
+}
+
+/* The next round is drawn while the target judges this one; the rig sees to it that what this one was drawn
+ * from is still there. */
+static void distributions_last_until_they_are_judged(void **state)
+{
+    (void)state;
+    enum { N = 49 };
+    const struct draft_rig_request request = { .prompt_seed = 5, .seed = 5, .n_prompt = 9, .max_tokens = N - 9,
+                                               .temperature = 1 };
+    int32_t tokens[N];
+    struct ahead_options ahead = ahead_defaults();
+    for (int turn = 0; turn < 2; turn++) {
+        open_slow(turn == 0 ? NULL : &ahead, (struct slowness){ .target_us = 10000 * turn,
+                                                                .rule = VERIFY_REJECTION });
+        draft_rig_submit(&rig, &request);
+        draft_rig_run(&rig);
+        const struct sequence *seq = draft_rig_sequence(&rig, 0);
+        assert_int_equal(seq->n_tokens, N);
+        if (turn == 1) {
+            assert_true(report().hits > 5);
+            assert_memory_equal(tokens, seq->tokens, sizeof tokens);
+        }
+        memcpy(tokens, seq->tokens, sizeof tokens);
+        close_slow();
+    }
 }
 
 /* Without chains just in time the step thread never waits: not for a draft that is slow, .. */
@@ -509,7 +564,7 @@ static void the_target_never_waits_for_what_it_did_not_ask_for(void **state)
         struct ahead_options ahead = ahead_defaults();
         ahead.grower.never_stops_early = false;
         ahead.fallback = fallback;
-        open_slow(&ahead, 3000, 200);
+        open_slow(&ahead, (struct slowness){ .draft_us = 3000, .target_us = 200 });
         submit_mixed(4, 40);
         draft_rig_run(&rig);
         assert_int_equal(atomic_load(&lanes.n_step_waits), 0);
@@ -525,7 +580,7 @@ static void a_draft_that_hangs_holds_nobody_up(void **state)
     struct ahead_options ahead = ahead_defaults();
     ahead.grower.never_stops_early = false;
     ahead.fallback = AHEAD_FALLBACK_NONE;
-    open_slow(&ahead, 0, 500);
+    open_slow(&ahead, (struct slowness){ .target_us = 500 });
     lanes.waits_for_target = true;
     submit_mixed(4, 50);
     for (int32_t step = 0; scheduler_is_busy(rig.scheduler); step++) {
@@ -545,7 +600,7 @@ static void what_is_of_no_use_ends_with_its_pass(void **state)
     struct ahead_options ahead = ahead_defaults();
     ahead.grower.never_stops_early = false;
     ahead.kept_hits = 0;
-    open_slow(&ahead, 1000, 0);
+    open_slow(&ahead, (struct slowness){ .draft_us = 1000 });
     submit_mixed(2, 24);
     int32_t n_waits = 0;
     while (scheduler_is_busy(rig.scheduler)) {
@@ -595,6 +650,7 @@ int main(void)
         cmocka_unit_test(the_rejection_rule_too),
         cmocka_unit_test(nothing_that_was_prepared_changes_the_text),
         cmocka_unit_test(prepared_or_not_the_proposals_are_the_same),
+        cmocka_unit_test(outcomes_after_a_miss_are_learned_apart),
         cmocka_unit_test(order_may_change_between_propose_and_verify),
         cmocka_unit_test(accept_patterns_rotate),
         cmocka_unit_test(k_changes_from_round_to_round),
@@ -604,6 +660,7 @@ int main(void)
         cmocka_unit_test(every_allocation_of_creation_may_fail),
         cmocka_unit_test(speeds_of_lanes_change_nothing),
         cmocka_unit_test(a_slow_target_is_prepared_for),
+        cmocka_unit_test(distributions_last_until_they_are_judged),
         cmocka_unit_test(the_target_never_waits_for_what_it_did_not_ask_for),
         cmocka_unit_test(a_draft_that_hangs_holds_nobody_up),
         cmocka_unit_test(what_is_of_no_use_ends_with_its_pass),

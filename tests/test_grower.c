@@ -202,7 +202,7 @@ static void any_outcome_stop_order_and_page_size(void **state)
         options.prefill_chunk = i % 2 == 0 ? 64 : 11;
         options.threads = 1 + i % 2;
         print_message("seed %d\n", 40 + i);
-        assert_true(many_rounds(&options, 40 + (uint64_t)i, draft_rig_scale(30, 8)) > 8);
+        assert_true(many_rounds(&options, 40 + (uint64_t)i, draft_rig_scale(30, 10)) > draft_rig_scale(8, 1));
     }
 }
 
@@ -213,7 +213,7 @@ static void the_rejection_rule_prepares_the_same_rows(void **state)
     options.wants_prob = true;
     options.max_batch = 3;
     options.k_max = 4;
-    assert_true(many_rounds(&options, 7, draft_rig_scale(20, 6)) > 8);
+    assert_true(many_rounds(&options, 7, draft_rig_scale(20, 6)) > draft_rig_scale(8, 2));
 }
 
 /* ---- which outcomes ---- */
