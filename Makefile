@@ -1,7 +1,7 @@
 # Tandem. `make help` is the contents page, made from the `##` comments below.
 #
 # Output goes to build/<variant>/. Variants by variable: SAN=address|undefined|thread, DEBUG=1, CUDA=1
-# (GPUs as devices; wants nvcc). MPI=1 makes programs and libraries in build/mpi, of the objects of
+# (GPUs as devices; wants nvcc; with NCCL=1 ranks of them). MPI=1 makes programs and libraries in build/mpi, of the objects of
 # build/release and one that speaks MPI.
 # Warnings are errors with WERROR=1 or CI=true. A change of flags rebuilds what it touches. V=1 shows
 # the commands.
@@ -18,6 +18,7 @@ CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC))))
 NVCC    ?= nvcc
 MPI     ?=
 MPICC   ?= mpicc
+NCCL    ?=
 SAN     ?=
 DEBUG   ?=
 MUTANTS ?=
@@ -65,7 +66,7 @@ endif
 CFLAGS_MUTANTS := $(if $(MUTANTS),-DTANDEM_MUTANTS) # bugs planted on purpose, see base/mutant.h
 CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(if $(DEBUG),-O0,-O2) -g -I. -Iinclude -I$(OBJECTS)/include \
               -MMD -MP -pthread $(CFLAGS_WARN) $(CFLAGS_NUM) $(CFLAGS_SAN_$(SAN)) $(CFLAGS_MUTANTS) $(CFLAGS)
-LDLIBS    := $(if $(CUDA),-L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt) -lm -pthread
+LDLIBS    := $(if $(NCCL),-L$(CUDA_HOME)/lib -lnccl) $(if $(CUDA),-L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt) -lm -pthread
 LIBS_TEXT := -Wl,--as-needed -lpcre2-8 -lutf8proc -ljansson # tokenizers and model folders
 LIBS_CLI  := -ljansson
 # Frames are written by msgpack-c's header; a test reads them with its library, whatever that is called here.
@@ -105,7 +106,13 @@ endif
 ifeq ($(MUTANTS),)
 ROOM_SRC := $(filter-out base/mutant.c,$(ROOM_SRC))
 endif
-ROOM_SRC := $(filter-out $(if $(MPI),backend/comm_mpi_none.c,backend/comm_mpi.c),$(ROOM_SRC))
+ROOM_SRC := $(filter-out $(if $(MPI),backend/comm_mpi_none.c,backend/comm_mpi.c) \
+                         $(if $(NCCL),backend/comm_nccl_none.c,backend/comm_nccl.c),$(ROOM_SRC))
+ifeq ($(CUDA),)
+ifneq ($(NCCL),)
+$(error NCCL=1 is for devices: make CUDA=1 NCCL=1)
+endif
+endif
 FULL_ONLY := scheduler/text.c model/folder.c model/folder_config.c model/folder_files.c \
              model/folder_names.c model/folder_json.c model/safetensors.c \
              $(filter-out draft/remote_none.c,$(wildcard draft/remote*.c draft/worker*.c)) scheduler/engine_worker.c
@@ -260,7 +267,7 @@ $(OBJECTS)/include/tandem_commit.h: FORCE
 	    printf '#define TANDEM_COMMIT "%s"\n' "$$commit" > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
-$(BUILD)/backend/cuda/%.o: CFLAGS_ROOM := -isystem $(CUDA_HOME)/include
+$(BUILD)/backend/comm_nccl.o $(BUILD)/backend/cuda/%.o: CFLAGS_ROOM := -isystem $(CUDA_HOME)/include
 $(OBJECTS)/backend/comm_mpi.o: private CC := $(MPICC)
 $(OBJECTS)/%.o: %.c $(OBJECTS)/flags | $(OBJECTS)/include/tandem_commit.h
 	@mkdir -p $(@D)

@@ -88,7 +88,8 @@ int32_t comm_launched_rank(void)
             return rank > 0 ? (int32_t)rank : 0;
         }
     }
-    return 0;
+    const long rank = environment_number("WORLD_SIZE") > 1 ? environment_number("RANK") : 0;
+    return rank > 0 ? (int32_t)rank : 0;
 }
 
 /* ---- cores ---- */
@@ -155,6 +156,25 @@ static enum status join_mpi(const struct launcher *launcher, long size, struct c
     return STATUS_OK;
 }
 
+/* The environment that torchrun and its like leave. */
+static enum status join_nccl(int32_t size, int32_t rank, struct comm **out)
+{
+    enum { DEFAULT_PORT = 29500 };
+    const long local = environment_number("LOCAL_RANK"), port = environment_number("MASTER_PORT");
+    const struct comm_place place = { .rank = rank, .size = size, .local_rank = local >= 0 ? (int32_t)local : rank,
+                                      .address = conf_environment("MASTER_ADDR"),
+                                      .port = port > 0 ? (int32_t)port : DEFAULT_PORT };
+    TRY(check_size(size));
+    const enum status status = comm_nccl_open(&place, out);
+    if (status == STATUS_UNSUPPORTED && *out == NULL) {
+        char why[256];
+        snprintf(why, sizeof why, "%s", status_message());
+        return status_fail(status, "WORLD_SIZE asks for %d ranks of devices over NCCL, but %s; on CPUs start ranks "
+                           "with mpirun and a build with MPI=1", size, why);
+    }
+    return status;
+}
+
 enum status comm_join(struct comm **out)
 {
     *out = NULL;
@@ -164,11 +184,9 @@ enum status comm_join(struct comm **out)
             return join_mpi(&LAUNCHERS[i], size, out);
         }
     }
-    if (environment_number("WORLD_SIZE") > 1 && environment_number("RANK") >= 0 &&
-        conf_environment("MASTER_ADDR")) {
-        return status_fail(STATUS_UNSUPPORTED, "WORLD_SIZE asks for %ld ranks over NCCL, which are ranks of "
-                           "devices; on CPUs start them with mpirun and a build with MPI=1",
-                           environment_number("WORLD_SIZE"));
+    const long size = environment_number("WORLD_SIZE"), rank = environment_number("RANK");
+    if (size > 1 && rank >= 0 && conf_environment("MASTER_ADDR")) {
+        return join_nccl((int32_t)size, (int32_t)rank, out);
     }
     return comm_single_open(out);
 }

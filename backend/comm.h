@@ -1,11 +1,11 @@
 /* comm: the ranks of a group, processes that compute one model together. Part of the door backend.h.
  *
  * A kind is one file behind a table: single (a group of one), mpi (processes started by mpirun or srun;
- * comm_mpi.c, with MPI=1), nccl (devices; comm_nccl.c, with NCCL=1 CUDA=1). All ranks make the same calls
+ * comm_mpi.c, with MPI=1), nccl (devices; comm_nccl.c, with CUDA=1 NCCL=1) and tcp, which nccl talks over. All ranks make the same calls
  * in the same order, one at a time; which thread of a rank makes them does not matter. A call returns
  * when this rank's part is done. A group that breaks while it works cannot go on: the process ends with
- * one sentence, and the launcher ends the others. Nothing here adds numbers up: sums are made by every
- * rank, in the canonical order, from what all contributed.
+ * one sentence, and the launcher ends the others. Nothing here adds numbers up for the exact plan: sums are
+ * made by every rank, in the canonical order, from what all contributed.
  */
 #ifndef BACKEND_COMM_H
 #define BACKEND_COMM_H
@@ -32,6 +32,8 @@ struct comm_kind {
     const char *name;
     void (*gather)(struct comm *comm, const struct comm_parts *parts);
     void (*broadcast)(struct comm *comm, void *bytes, size_t n_bytes); /* rank 0's; may wait idle for long */
+    /* x = its sum over all ranks, in whatever order is quick: for the fast plan; NULL: not on this kind */
+    void (*add)(struct comm *comm, float *x, size_t n);
     void (*close)(struct comm *comm); /* all ranks; frees */
     void (*abort)(struct comm *comm); /* this rank is about to fail: ends the others too */
 };
@@ -65,9 +67,12 @@ enum status comm_join(struct comm **out);
 int32_t comm_launched_rank(void);
 enum status comm_single_open(struct comm **out);
 enum status comm_mpi_open(struct comm **out);  /* comm_mpi.c, or comm_mpi_none.c which refuses */
-/* Device ranks: `all`, `own` are device memory; what was submitted to the device's default stream before
- * a call has happened when it takes place. comm_nccl.c, or comm_nccl_none.c which refuses. */
-struct comm_nccl_place { int32_t rank, size; const char *address; int32_t port; /* of rank 0 */ };
-enum status comm_nccl_open(const struct comm_nccl_place *place, struct comm **out);
+/* Where rank 0 listens, and who this is: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. */
+struct comm_place { int32_t rank, size, local_rank; const char *address; int32_t port; };
+/* Through rank 0; for little. Waits up to a minute for the others. */
+enum status comm_tcp_open(const struct comm_place *place, struct comm **out);
+/* Arrays of gather and add may be device memory; what the device was told before a call has happened when it
+ * takes place. comm_nccl.c, or comm_nccl_none.c which refuses. */
+enum status comm_nccl_open(const struct comm_place *place, struct comm **out);
 
 #endif

@@ -1,7 +1,7 @@
 /* comm_nccl_none: stands in for comm_nccl.c in builds without NCCL. */
 #include "backend/comm.h"
 
-enum status comm_nccl_open(const struct comm_nccl_place *place, struct comm **out)
+enum status comm_nccl_open(const struct comm_place *place, struct comm **out)
 {
     (void)place;
     *out = NULL;
