@@ -11,7 +11,8 @@ static int32_t own_rank, n_ranks = 1;
 
 static int runs_on_ranks(enum conf_verb verb)
 {
-    return verb == VERB_RUN || verb == VERB_BATCH || verb == VERB_CHAT || verb == VERB_LOGITS;
+    return verb == VERB_RUN || verb == VERB_BATCH || verb == VERB_CHAT || verb == VERB_LOGITS ||
+           verb == VERB_SERVE;
 }
 
 enum status ranks_begin(const struct conf *conf, int *follows)
