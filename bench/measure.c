@@ -20,6 +20,7 @@ const struct bench_question bench_table[] = {
     {"speculate", "speculation against its own plain decoding, by source and K, tokens a second", bench_speculate},
     {"fanout", "outcomes prepared for: learned, geometric and uniform plans on recorded outcomes, share missed", bench_fanout},
     {"ssd", "drafting while verifying against drafting in turn and plain decoding, tokens a second", bench_ssd},
+    {"rpc", "what a draft in another process adds to a step, microseconds", bench_rpc},
     {"batch", "many sequences at once, by batch, K and agreement, tokens a second", bench_batch},
     {"memory", "peak memory of a run over the bytes of its model", bench_memory},
 };

@@ -62,6 +62,7 @@ enum status bench_first_token(const struct bench_options *options);
 enum status bench_memory(const struct bench_options *options);
 enum status bench_speculate(const struct bench_options *options);
 enum status bench_ssd(const struct bench_options *options);
+enum status bench_rpc(const struct bench_options *options);
 enum status bench_batch(const struct bench_options *options);
 enum status bench_fanout(const struct bench_options *options);
 

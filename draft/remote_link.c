@@ -214,6 +214,7 @@ void remote_link_turn(struct remote *remote)
 /* ---- waiting ---- */
 void remote_link_time_answer(struct remote *remote, int64_t ns)
 {
+    remote->n_late -= remote->n_late > 0; /* late, but there */
     remote->answer_ns = remote->answer_ns > 0 ? remote->answer_ns + (ns - remote->answer_ns) / 8 : ns;
 }
 

@@ -102,7 +102,6 @@ static void drop_table(struct remote *remote, const struct remote_place *place, 
     remote->report.dropped++;
     if (place != NULL && place->last_said_ns > 0 && place->last_n_tokens == from->n_tokens) {
         remote_link_time_answer(remote, clock_now_ns() - place->last_said_ns);
-        remote->n_late -= remote->n_late > 0;
     }
 }
 
@@ -115,8 +114,10 @@ void remote_take_table(struct remote *remote, const struct rpc_table *from)
         drop_table(remote, place, from);
         return;
     }
-    if (place->has_said_outcome) { /* else nobody waited */
+    if (place->has_said_outcome) {
         remote_link_time_answer(remote, clock_now_ns() - place->said_ns);
+    } else {
+        remote->n_late = 0; /* nobody waited */
     }
     if (from->n_branches == 0 && atomic_load(&table->n_ready) >= 0) {
         return; /* what is there is not replaced by nothing */

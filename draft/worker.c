@@ -207,6 +207,7 @@ static void flush_target(struct draft_worker *worker, struct worker_target *targ
 static void poll_all(struct draft_worker *worker)
 {
     const int32_t n = worker->options.max_targets;
+    int timeout_ms = TURN_MS;
     uint64_t n_wakes;
     worker->polls[0] = (struct pollfd){ .fd = worker->listen_fd, .events = POLLIN };
     worker->polls[1] = (struct pollfd){ .fd = worker->wake_fd, .events = POLLIN };
@@ -215,10 +216,11 @@ static void poll_all(struct draft_worker *worker)
         short events = rpc_peer_events(target->peer);
         /* one whose message is held is not read until it can be handled, but for its end */
         events = target->has_held ? (short)(events & ~POLLIN) : events;
+        timeout_ms = target->has_held && !worker->is_running ? 0 : timeout_ms; /* what it waited for is over */
         worker->polls[2 + i] = (struct pollfd){ .fd = target->is_connected ? rpc_peer_fd(target->peer) : -1,
                                                 .events = events };
     }
-    if (poll(worker->polls, (nfds_t)n + 2, TURN_MS) <= 0) {
+    if (poll(worker->polls, (nfds_t)n + 2, timeout_ms) <= 0) {
         for (int32_t i = 0; i < n + 2; i++) {
             worker->polls[i].revents = 0;
         }
@@ -233,7 +235,7 @@ enum status draft_worker_serve(struct draft_worker *worker, int (*is_over)(void)
         if ((worker->polls[0].revents & (POLLERR | POLLNVAL)) != 0) {
             return status_fail(STATUS_IO, "%s: the listening socket failed", worker->where);
         }
-        worker_grow_turn(worker); /* first: what is held may go on */
+        worker_grow_take(worker); /* first: what is held may go on */
         for (int32_t i = 0; i < worker->options.max_targets; i++) {
             if (worker->targets[i].is_connected) {
                 serve_target(worker, &worker->targets[i], worker->polls[2 + i].revents);
@@ -242,7 +244,7 @@ enum status draft_worker_serve(struct draft_worker *worker, int (*is_over)(void)
         if (worker->polls[0].revents != 0) {
             accept_all(worker);
         }
-        worker_grow_turn(worker); /* all that came in this turn together */
+        worker_grow_go(worker); /* all that came in this turn together */
         for (int32_t i = 0; i < worker->options.max_targets; i++) {
             flush_target(worker, &worker->targets[i]);
         }

@@ -268,11 +268,18 @@ static void start_job(struct draft_worker *worker)
     pthread_mutex_unlock(&worker->mutex);
 }
 
-void worker_grow_turn(struct draft_worker *worker)
+void worker_grow_take(struct draft_worker *worker)
 {
     if (worker->is_running && atomic_load(&worker->is_done)) {
         take_job(worker);
     }
+    if (!worker->is_running) {
+        forget_leaving(worker);
+    }
+}
+
+void worker_grow_go(struct draft_worker *worker)
+{
     if (!worker->is_running) {
         forget_leaving(worker);
         start_job(worker);

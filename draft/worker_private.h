@@ -94,8 +94,10 @@ void worker_leave_place(struct draft_worker *worker, struct worker_place *place)
 /* ---- worker_grow.c: what is grown, and for whom ---- */
 enum status worker_grow_start(struct draft_worker *worker);
 void worker_grow_end(struct draft_worker *worker);
-/* Takes a finished job back, forgets who left, and starts the next. */
-void worker_grow_turn(struct draft_worker *worker);
+/* Takes a finished job back, and forgets who left. */
+void worker_grow_take(struct draft_worker *worker);
+/* Starts the next, if none runs: after all that was held or came since was heard. */
+void worker_grow_go(struct draft_worker *worker);
 /* The outcome of a place's round is there: what stands for it goes out at once. */
 void worker_grow_answer(struct draft_worker *worker, struct worker_place *place);
 /* An outcome came, or a place left: perhaps the job need not go on. */
