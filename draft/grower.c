@@ -175,7 +175,21 @@ static void grow(struct grower *grower, const struct grower_call *call)
 }
 
 /* ---- how much ---- */
-enum { CHOOSE_EVERY = 16, CHOOSE_FIRST = 4, DEFAULT_BUDGET = 8 };
+enum { CHOOSE_EVERY = 16, CHOOSE_FIRST = 6, TRY_AGAIN_EVERY = 64, EIGHTHS = 8 };
+
+/* Sizes of steps are measured by trying them, in the first calls and now and then again: what is not known
+ * is neither cheap nor dear. In eighths of all branches; each call gives a few samples of its size. */
+static int32_t rows_to_try(const struct grower *grower)
+{
+    static const int32_t eighths[CHOOSE_FIRST] = { 8, 2, 4, 1, 6, 3 };
+    const uint64_t n = grower->n_calls;
+    if (n >= CHOOSE_FIRST && n % TRY_AGAIN_EVERY != 0) {
+        return 0;
+    }
+    const int32_t part = eighths[(n < CHOOSE_FIRST ? n : n / TRY_AGAIN_EVERY) % CHOOSE_FIRST];
+    const int32_t rows = (grower->options.max_budget * part + EIGHTHS - 1) / EIGHTHS;
+    return rows > 0 ? rows : 1;
+}
 
 /* Budget and length for the calls to come, now that nobody waits. */
 static void choose_size(struct grower *grower, const struct grower_call *call)
@@ -198,7 +212,8 @@ static void choose_size(struct grower *grower, const struct grower_call *call)
 int32_t grower_budget(const struct grower *grower)
 {
     const int32_t fixed = grower->options.fanout.budget, chosen = grower->report.choice.budget;
-    const int32_t budget = fixed > 0 ? fixed : chosen > 0 ? chosen : DEFAULT_BUDGET;
+    const int32_t budget = fixed > 0 ? fixed : chosen > 0 && grower->rows_tried == 0 ? chosen
+                                                                                      : grower->options.max_budget;
     return budget < grower->options.max_budget ? budget : grower->options.max_budget;
 }
 
@@ -252,6 +267,8 @@ void grower_run(struct grower *grower, const struct grower_call *call)
 {
     ASSERT(call->n_rounds <= grower->options.model.common.max_batch);
     grower->bank = !grower->bank && !mutant(MUTANT_GROWER_ONE_BANK);
+    grower->rows_tried = rows_to_try(grower) * call->n_rounds;
+    grower->n_calls++;
     grower->n_growing = 0;
     grower->history_of = NULL;
     begin_tables(call);

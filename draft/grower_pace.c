@@ -29,6 +29,9 @@ static int32_t fewer(int32_t n) { return n <= 16 ? n - 1 : n - n / 16; }
 int32_t grower_pace(struct grower *grower, const struct grower_call *call, int32_t n_open, int32_t n_steps_left)
 {
     const double left = seconds_left(grower, call);
+    if (grower->rows_tried > 0 && call->begin_ns > 0 && !call->grows_to_the_end) {
+        return grower->rows_tried < n_open ? grower->rows_tried : n_open;
+    }
     const double all = gain_times_seconds(&grower->grow, n_open);
     if (left < 0.0 || all <= 0.0 || all * n_steps_left <= left) {
         return n_open;

@@ -68,7 +68,9 @@ struct grower {
     int32_t bank;                  /* whose turn */
     struct fanout_counts counts[2]; /* after a hit, after a miss */
     struct gain_times verify, glue, grow; /* seconds by rows; glue: fork included */
+    uint64_t n_calls;
     int32_t n_since_choice;        /* calls */
+    int32_t rows_tried;            /* of each step of this call, to see how long it takes; 0: what is best */
     struct grower_report report;
     uint64_t bytes;
 };

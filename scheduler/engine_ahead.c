@@ -5,7 +5,7 @@
 
 #include "scheduler/engine_draft.h"
 
-enum { MAX_BUDGET = 32 }; /* unless more is asked for: what a core can grow beside a target */
+enum { MAX_BUDGET = 48 }; /* unless more is asked for: what a core can grow beside a target */
 
 static int word_idx(const char *text, const char *const *words, int n)
 {
