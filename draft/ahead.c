@@ -106,6 +106,13 @@ static void note_fallback(struct ahead *ahead, int32_t n_missed, int64_t ns)
     ahead->fallback_seconds += FALLBACK_NEWS * ((double)ns * 1e-9 - ahead->fallback_seconds);
 }
 
+/* The target is about to compute a prompt: that is time enough to prepare for its first token, and to
+ * compute the prompt here too. (Where the length of proposals must not hang on time, it is drafted first.) */
+static bool is_fresh(const struct draft_ask *ask)
+{
+    return ask->n_tokens == ask->n_prompt && !(ask->wants_prob && ask->is_fixed);
+}
+
 static void propose(struct draft *base, struct draft_ask *asks, int32_t n_asks)
 {
     struct ahead *ahead = (struct ahead *)base;
@@ -119,7 +126,7 @@ static void propose(struct draft *base, struct draft_ask *asks, int32_t n_asks)
     for (int32_t i = 0; i < n_asks; i++) {
         asks[i].proposal.n = 0;
         ahead->was_miss[asks[i].place] = false;
-        if (asks[i].k_max > 0 && !serve(ahead, &asks[i])) {
+        if (asks[i].k_max > 0 && !is_fresh(&asks[i]) && !serve(ahead, &asks[i])) {
             ahead->was_miss[asks[i].place] = true;
             ahead->missed[n_missed] = asks[i];
             ahead->missed_idx[n_missed++] = i;
@@ -191,6 +198,7 @@ static void begin(struct draft *base, const struct draft_ask *asks, int32_t n_as
 {
     struct ahead *ahead = (struct ahead *)base;
     int32_t n_wanted = 0;
+    bool has_prompt = false;
     for (int32_t i = 0; i < n_asks && !ahead->modes.takes_turns; i++) {
         n_wanted += is_wanted(ahead, &asks[i]);
     }
@@ -198,7 +206,9 @@ static void begin(struct draft *base, const struct draft_ask *asks, int32_t n_as
     ahead->begin_rows = 0;
     for (int32_t i = 0; i < n_asks; i++) {
         ahead->begin_rows += 1 + asks[i].proposal.n;
+        has_prompt |= asks[i].n_tokens == asks[i].n_prompt;
     }
+    ahead->begin_rows = has_prompt ? 0 : ahead->begin_rows; /* such a pass says nothing of others */
     ahead->prepared = NULL;
     struct ahead_job *job = n_wanted > 0 ? ahead_job_next(ahead, AHEAD_JOB_ROUNDS) : NULL;
     if (job == NULL) {
@@ -210,7 +220,7 @@ static void begin(struct draft *base, const struct draft_ask *asks, int32_t n_as
             add_round(ahead, job, &asks[i]);
         }
     }
-    job->begin_ns = ahead->begin_ns;
+    job->begin_ns = has_prompt ? 0 : ahead->begin_ns;
     job->grows_to_the_end = ahead->never_stops_early;
     job->verify_ns = ahead->verify_ns;
     job->verify_rows = ahead->verify_rows;
