@@ -229,11 +229,12 @@ static bool quick(void) { return getenv("TANDEM_TEST_QUICK") != NULL; }
 static void every_type(void **state)
 {
     static const enum tensor_type types[] = { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0,
-                                              TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K };
+                                              TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K, TENSOR_Q4_1, TENSOR_Q5_0,
+                                              TENSOR_Q5_1, TENSOR_Q2_K, TENSOR_Q3_K, TENSOR_Q5_K };
     (void)state;
     for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
-        const int32_t step = types[t] == TENSOR_Q4_K || types[t] == TENSOR_Q6_K ? 256 : 96;
-        check(&(struct shape){ types[t], 5, 2, 9, step, 256 });
+        const int32_t dim = tensor_type_info((uint32_t)types[t])->block_elems == 256 ? 256 : 96;
+        check(&(struct shape){ types[t], 5, 2, 9, dim, 256 });
     }
 }
 
@@ -278,7 +279,7 @@ static void what_cannot_be_is_refused(void **state)
     assert_int_equal(cuda_routes_bytes(4, 5, 4), 0);
     assert_int_equal(cuda_routes_bytes(4, 2, INT32_MAX), 0);
     struct cuda_op_expert_linear linear = { .n_parts = 1, .n_rows = 1, .x = { .n_cols = 8 }, .routes = f.device_routes };
-    linear.part[0].weights = (struct cuda_weight){ TENSOR_Q3_K, 8, 8, f.gate.device };
+    linear.part[0].weights = (struct cuda_weight){ TENSOR_IQ4_NL, 8, 8, f.gate.device };
     assert_int_not_equal(cuda_expert_linear(&linear, NULL), 0);
     fixture_deinit(&f);
 }

@@ -10,7 +10,8 @@
 #include "tests/simt/bed.h"
 
 static const enum tensor_type types[] = { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0,
-                                          TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K };
+                                          TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K, TENSOR_Q4_1, TENSOR_Q5_0,
+                                          TENSOR_Q5_1, TENSOR_Q2_K, TENSOR_Q3_K, TENSOR_Q5_K };
 enum { N_TYPES = sizeof types / sizeof *types, N_ALL_ROWS = 17 };
 
 struct shape { int32_t n_out[CUDA_LINEAR_PARTS]; int32_t n_parts, n_in, n_rows; };
@@ -207,14 +208,14 @@ static void what_the_layout_lacks_is_refused(void **state)
     fixture_init(&f, TENSOR_Q4_0, &shape);
     float out[4];
     struct cuda_op_linear op = device_op(&f, out);
-    op.part[0].weight.type = TENSOR_Q3_K;
+    op.part[0].weight.type = TENSOR_IQ4_NL;
     assert_int_not_equal(cuda_linear(&op, NULL), 0);
     op.part[0].weight.type = TENSOR_Q4_0;
     op.x.n_cols = 288;
     assert_int_not_equal(cuda_linear(&op, NULL), 0);
     op.n_parts = CUDA_LINEAR_PARTS + 1;
     assert_int_not_equal(cuda_linear(&op, NULL), 0);
-    assert_int_equal(cuda_weight_bytes(TENSOR_Q3_K, 4, 256), 0);
+    assert_int_equal(cuda_weight_bytes(TENSOR_IQ4_NL, 4, 256), 0);
     assert_int_equal(cuda_weight_bytes(TENSOR_Q4_0, 4, 33), 0);
     assert_int_equal(cuda_weight_bytes(TENSOR_F32, (int64_t)1 << 40, 4), 0);
     fixture_deinit(&f);

@@ -16,7 +16,8 @@ enum { N_COLS = sizeof cols / sizeof *cols };
 static void embedding_rows(void **state)
 {
     static const enum tensor_type types[] = { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0,
-                                              TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K };
+                                              TENSOR_Q4_0, TENSOR_Q4_1, TENSOR_Q5_0, TENSOR_Q5_1, TENSOR_Q2_K,
+                                              TENSOR_Q3_K, TENSOR_Q4_K, TENSOR_Q5_K, TENSOR_Q6_K };
     static const int32_t any_token[] = { 0, 36, 5, 31, 32, 5 };
     enum { N_TOKENS = 6, N_VOCAB = 37 };
     (void)state;
@@ -24,7 +25,7 @@ static void embedding_rows(void **state)
     bed_init(&bed);
     int32_t *token = bed_copy(any_token, sizeof any_token);
     for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
-        const int32_t n_in = t < 3 ? 301 : t < 5 ? 288 : 512;
+        const int32_t n_in = t < 3 ? 301 : t < 8 ? 288 : 512;
         struct bed_weight weight;
         bed_weight_init(&weight, types[t], N_VOCAB, n_in);
         float *expected = bed_alloc(N_TOKENS * (size_t)n_in, sizeof *expected);
@@ -166,7 +167,7 @@ static void shapes_that_cannot_be_are_refused(void **state)
     norm.out.q8 = NULL;
     norm.out.f32_stride = 36;
     assert_int_not_equal(cuda_norm(&norm, NULL), 0);
-    const struct cuda_op_embed embed = { .table = { TENSOR_Q3_K, 1, 256, q8 }, .n_rows = 1 };
+    const struct cuda_op_embed embed = { .table = { TENSOR_IQ4_NL, 1, 256, q8 }, .n_rows = 1 };
     assert_int_not_equal(cuda_embed(&embed, NULL), 0);
 }
 

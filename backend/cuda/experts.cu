@@ -359,6 +359,12 @@ static void expert_floats(const cuda_op_expert_linear &op, unsigned n_tiles, str
     expert_linear_launch<weights_float<TYPE>, weights_float<TYPE>>(op, n_tiles, stream);
 }
 
+template <int TYPE>
+static void expert_planes(const cuda_op_expert_linear &op, unsigned n_tiles, struct CUstream_st *stream)
+{
+    expert_linear_launch<weights_planes<TYPE>, mma_planes<TYPE>>(op, n_tiles, stream);
+}
+
 extern "C" int cuda_expert_linear(const struct cuda_op_expert_linear *op, struct CUstream_st *stream)
 {
     unsigned n_tiles = 0;
@@ -383,6 +389,12 @@ extern "C" int cuda_expert_linear(const struct cuda_op_expert_linear *op, struct
     case TENSOR_Q4_0: expert_linear_launch<weights_q4_0, mma_small<1, 8>>(*op, n_tiles, stream); break;
     case TENSOR_Q4_K: expert_linear_launch<weights_q4_k, mma_q4_k>(*op, n_tiles, stream); break;
     case TENSOR_Q6_K: expert_linear_launch<weights_q6_k, mma_q6_k>(*op, n_tiles, stream); break;
+    case TENSOR_Q4_1: expert_planes<TENSOR_Q4_1>(*op, n_tiles, stream); break;
+    case TENSOR_Q5_0: expert_planes<TENSOR_Q5_0>(*op, n_tiles, stream); break;
+    case TENSOR_Q5_1: expert_planes<TENSOR_Q5_1>(*op, n_tiles, stream); break;
+    case TENSOR_Q2_K: expert_planes<TENSOR_Q2_K>(*op, n_tiles, stream); break;
+    case TENSOR_Q3_K: expert_planes<TENSOR_Q3_K>(*op, n_tiles, stream); break;
+    case TENSOR_Q5_K: expert_planes<TENSOR_Q5_K>(*op, n_tiles, stream); break;
     default: return cudaErrorInvalidValue;
     }
     return cudaGetLastError();

@@ -18,7 +18,7 @@ struct CUstream_st; /* cudaStream_t is a pointer to it */
 
 /* ---- weights and activations: layout.h draws them ---- */
 struct cuda_weight {
-    enum tensor_type type;     /* F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K */
+    enum tensor_type type;     /* a native one: all that layout.h has */
     int32_t n_out, n_in;
     const unsigned char *data; /* [cuda_weight_bytes], 16-byte aligned */
 };

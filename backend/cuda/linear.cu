@@ -76,6 +76,11 @@ template <int TYPE> static void linear_floats(const cuda_op_linear &op, unsigned
     linear_rows<weights_float<TYPE>, weights_float<TYPE>, 16>(op, n_tiles, stream);
 }
 
+template <int TYPE> static void linear_planes(const cuda_op_linear &op, unsigned n_tiles, struct CUstream_st *stream)
+{
+    linear_rows<weights_planes<TYPE>, mma_planes<TYPE>, 8>(op, n_tiles, stream);
+}
+
 static cudaError_t linear_some_rows(const cuda_op_linear &op, unsigned n_tiles, struct CUstream_st *stream)
 {
     switch ((int)op.part[0].weight.type) {
@@ -86,6 +91,12 @@ static cudaError_t linear_some_rows(const cuda_op_linear &op, unsigned n_tiles, 
     case TENSOR_Q4_0: linear_rows<weights_q4_0, mma_small<1, 8>, 8>(op, n_tiles, stream); break;
     case TENSOR_Q4_K: linear_rows<weights_q4_k, mma_q4_k, 8>(op, n_tiles, stream); break;
     case TENSOR_Q6_K: linear_rows<weights_q6_k, mma_q6_k, 8>(op, n_tiles, stream); break;
+    case TENSOR_Q4_1: linear_planes<TENSOR_Q4_1>(op, n_tiles, stream); break;
+    case TENSOR_Q5_0: linear_planes<TENSOR_Q5_0>(op, n_tiles, stream); break;
+    case TENSOR_Q5_1: linear_planes<TENSOR_Q5_1>(op, n_tiles, stream); break;
+    case TENSOR_Q2_K: linear_planes<TENSOR_Q2_K>(op, n_tiles, stream); break;
+    case TENSOR_Q3_K: linear_planes<TENSOR_Q3_K>(op, n_tiles, stream); break;
+    case TENSOR_Q5_K: linear_planes<TENSOR_Q5_K>(op, n_tiles, stream); break;
     default: return cudaErrorInvalidValue;
     }
     return cudaGetLastError();

@@ -4,7 +4,7 @@
 #ifndef BACKEND_CUDA_LINEAR_CUH
 #define BACKEND_CUDA_LINEAR_CUH
 
-#include "backend/cuda/weights_mma.cuh"
+#include "backend/cuda/weights_planes.cuh"
 
 enum { LINEAR_WARPS = 8, LINEAR_THREADS = LINEAR_WARPS * CUDA_WARP };
 

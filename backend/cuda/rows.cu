@@ -1,5 +1,5 @@
 /* rows: embedding, norm, quantisation, SwiGLU, addition, copies. The definitions: backend/cpu/rows_scalar.c. */
-#include "backend/cuda/weights.cuh"
+#include "backend/cuda/weights_planes.cuh"
 
 enum { ROWS_THREADS = 256, ROWS_WARPS = ROWS_THREADS / CUDA_WARP };
 
@@ -41,6 +41,12 @@ extern "C" int cuda_embed(const struct cuda_op_embed *op, struct CUstream_st *st
     case TENSOR_Q4_0: embed_launch<weights_q4_0>(*op, stream); break;
     case TENSOR_Q4_K: embed_launch<weights_q4_k>(*op, stream); break;
     case TENSOR_Q6_K: embed_launch<weights_q6_k>(*op, stream); break;
+    case TENSOR_Q4_1: embed_launch<weights_planes<TENSOR_Q4_1>>(*op, stream); break;
+    case TENSOR_Q5_0: embed_launch<weights_planes<TENSOR_Q5_0>>(*op, stream); break;
+    case TENSOR_Q5_1: embed_launch<weights_planes<TENSOR_Q5_1>>(*op, stream); break;
+    case TENSOR_Q2_K: embed_launch<weights_planes<TENSOR_Q2_K>>(*op, stream); break;
+    case TENSOR_Q3_K: embed_launch<weights_planes<TENSOR_Q3_K>>(*op, stream); break;
+    case TENSOR_Q5_K: embed_launch<weights_planes<TENSOR_Q5_K>>(*op, stream); break;
     default: return cudaErrorInvalidValue;
     }
     return cudaGetLastError();

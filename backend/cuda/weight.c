@@ -77,6 +77,77 @@ static void put_large(enum tensor_type type, const unsigned char *file, int32_t 
     }
 }
 
+/* ---- types of planes: weights_planes.cuh ---- */
+
+static bool is_of_planes(enum tensor_type type)
+{
+    return type == TENSOR_Q4_1 || type == TENSOR_Q5_0 || type == TENSOR_Q5_1 || type == TENSOR_Q2_K ||
+           type == TENSOR_Q3_K || type == TENSOR_Q5_K;
+}
+
+/* The lower two bits of 32 codes, in 8 bytes. */
+static void put_pairs(const uint8_t *code, unsigned char *to)
+{
+    memset(to, 0, 8);
+    for (int32_t i = 0; i < QUANT_BLOCK; i++) {
+        const int32_t quad = i / 4, at = quad / 4 * 4 + i % 4;
+        to[at] = (unsigned char)(to[at] | (code[i] & 3) << quad % 4 * 2);
+    }
+}
+
+/* Bit `bit` of 32 codes, in 4 bytes. */
+static void put_bits(const uint8_t *code, int32_t bit, unsigned char *to)
+{
+    memset(to, 0, 4);
+    for (int32_t i = 0; i < QUANT_BLOCK; i++) {
+        to[i % 4] = (unsigned char)(to[i % 4] | (code[i] >> bit & 1) << i / 4);
+    }
+}
+
+/* The codes of block b of a segment; high bits lie at the end of its header. */
+static void put_plane_codes(const struct quant_layout *layout, const uint8_t *code, int32_t lane, int32_t b,
+                            unsigned char *segment)
+{
+    unsigned char *codes = segment + cuda_header_bytes(layout->type) + lane * CUDA_LOAD_BYTES;
+    if (layout->low_bits == 4) {
+        put_nibbles(code, codes + b * CUDA_PLANE_BYTES);
+    } else {
+        put_pairs(code, codes + b / 2 * CUDA_PLANE_BYTES + b % 2 * 8);
+    }
+    if (layout->high_bits == 1) {
+        put_bits(code, layout->low_bits, codes + (b / 4 - 2) * CUDA_PLANE_BYTES + b % 4 * 4);
+    }
+}
+
+/* Block b of a row of blocks of 32, or a whole segment of blocks of 256. */
+static void put_planes(const struct quant_layout *layout, const unsigned char *file, int32_t lane, int32_t b,
+                       unsigned char *segment)
+{
+    struct quant_block block;
+    unsigned char *scales = segment + lane * CUDA_LOAD_BYTES;
+    quant_block_read(layout, file, &block);
+    for (int32_t i = 0; i < layout->elems / QUANT_BLOCK; i++) {
+        put_plane_codes(layout, block.code + i * QUANT_BLOCK, lane, b + i, segment);
+    }
+    if (layout->elems == QUANT_BLOCK) {
+        memcpy(scales + b * 2, &block.d, 2);
+        if (layout->min == QUANT_MIN_ADDED) {
+            memcpy(scales + CUDA_PLANE_BYTES + b * 2, &block.dmin, 2);
+        }
+    } else if (layout->type == TENSOR_Q5_K) {
+        memcpy(scales, file, CUDA_LOAD_BYTES);
+    } else if (layout->type == TENSOR_Q2_K) {
+        const uint16_t halves[2] = { block.d, block.dmin };
+        for (int32_t i = 0; i < CUDA_LOAD_BYTES; i++) {
+            scales[i] = (unsigned char)(block.scale[i] | block.min[i] << 4);
+        }
+        memcpy(segment + CUDA_PLANE_BYTES + lane * 4, halves, sizeof halves);
+    } else {
+        memcpy(scales, block.scale, CUDA_LOAD_BYTES);
+        memcpy(segment + CUDA_PLANE_BYTES + lane * 2, &block.d, 2);
+    }
+}
+
 static void put_row(enum tensor_type type, int32_t n_in, const unsigned char *row, int32_t lane,
                     unsigned char *tile)
 {
@@ -90,7 +161,11 @@ static void put_row(enum tensor_type type, int32_t n_in, const unsigned char *ro
     }
     const struct quant_layout layout = quant_layout(type);
     for (int32_t b = 0; b < n_in / layout.elems; b++, row += layout.file_bytes) {
-        if (layout.elems == SEGMENT_ELEMS) {
+        const int32_t first = b * layout.elems, segment = first / SEGMENT_ELEMS;
+        if (is_of_planes(type)) {
+            put_planes(&layout, row, lane, first % SEGMENT_ELEMS / QUANT_BLOCK,
+                       tile + (size_t)segment * cuda_segment_bytes(type));
+        } else if (layout.elems == SEGMENT_ELEMS) {
             put_large(type, row, lane, tile + (size_t)b * cuda_segment_bytes(type));
         } else {
             put_small(type, row, lane, b % CUDA_SEGMENT_BLOCKS,
