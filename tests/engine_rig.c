@@ -70,6 +70,11 @@ static void take(struct rig_result *result, const struct td_event *event)
     }
 }
 
+void rig_take(struct rig_results *results, const struct td_event *event)
+{
+    take(rig_find(results, event->id, event->choice), event);
+}
+
 void rig_drain(struct td_engine *engine, struct rig_results *results)
 {
     for (;;) {
@@ -79,7 +84,7 @@ void rig_drain(struct td_engine *engine, struct rig_results *results)
             return;
         }
         assert_int_equal(status, TD_OK);
-        take(rig_find(results, event.id, event.choice), &event);
+        rig_take(results, &event);
     }
 }
 

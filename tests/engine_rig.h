@@ -29,6 +29,8 @@ uint64_t rig_submit(struct td_engine *engine, const struct td_request *request);
 /* Events until nothing runs; results are found by (id, choice), new ones are added. */
 void rig_drain(struct td_engine *engine, struct rig_results *results);
 struct rig_result *rig_find(struct rig_results *results, uint64_t id, int32_t choice);
+/* One event. */
+void rig_take(struct rig_results *results, const struct td_event *event);
 /* Submits all, drains, sorts by id and choice. */
 void rig_run(struct td_engine *engine, const struct td_request *requests, size_t n,
              struct rig_results *results);

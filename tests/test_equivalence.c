@@ -13,7 +13,7 @@
 
 #include "tests/equivalence/equivalence.h"
 
-enum { NONE, NGRAM, SUFFIX, LAYERSKIP, MODEL, SEVERAL }; /* places in DRAFT_NAMES */
+enum { NONE, NGRAM, SUFFIX, LAYERSKIP, MODEL, SEVERAL, AHEAD, AHEAD_HALF, AHEAD_MISS, REMOTE }; /* in DRAFT_NAMES */
 enum { BATCH_1, BATCH_2, BATCH_4, BATCH_8, BATCH_16, PAGE_16 = 0, PAGE_64, ENOUGH = 0, FEW };
 
 static struct subjects subjects;
@@ -51,11 +51,12 @@ static void the_default_pair(void **state)
     static const struct cell cells[] = {
         { MODEL, 4, BATCH_8, PAGE_16, ENOUGH }, { MODEL, K_MIXED, BATCH_16, PAGE_16, FEW },
         { SEVERAL, K_AUTO, BATCH_4, PAGE_64, ENOUGH }, { LAYERSKIP, 3, BATCH_16, PAGE_16, FEW },
+        { AHEAD, 4, BATCH_4, PAGE_64, ENOUGH }, { REMOTE, 3, BATCH_2, PAGE_16, ENOUGH },
     };
     if (getenv("TANDEM_TEST_QUICK") != NULL) {
         skip(); /* a pass takes a hundred times as long under sanitizers: the small models then */
     }
-    examine_cells("stories15M", cells, 4);
+    examine_cells("stories15M", cells, 6);
     assert_true(tally.n_preempted > 0);
     assert_true(tally.accepted[MODEL] > 0 && tally.accepted[MODEL] < tally.proposed[MODEL]);
 }
@@ -72,6 +73,21 @@ static void a_planted_pair_beyond_2048(void **state)
     }
     examine_cells("planted-pair", cells, 2);
     assert_true(tally.accepted[MODEL] > 0 && tally.accepted[MODEL] < tally.proposed[MODEL]);
+}
+
+/* Each kind of fallback, with all hits, some and none, on pages for all and for few; and a worker. */
+static void drafts_that_work_ahead(void **state)
+{
+    (void)state;
+    static const struct cell cells[] = {
+        { AHEAD, 4, BATCH_4, PAGE_16, ENOUGH }, { REMOTE, 4, BATCH_4, PAGE_64, ENOUGH },
+        { AHEAD_HALF, K_MIXED, BATCH_8, PAGE_16, FEW }, { AHEAD_MISS, 5, BATCH_16, PAGE_64, FEW },
+        { AHEAD, K_AUTO, BATCH_16, PAGE_64, FEW }, { AHEAD_HALF, K_AUTO, BATCH_1, PAGE_64, ENOUGH },
+        { AHEAD_MISS, K_AUTO, BATCH_8, PAGE_16, ENOUGH }, { AHEAD, 8, BATCH_8, PAGE_16, FEW },
+        { REMOTE, K_MIXED, BATCH_16, PAGE_16, FEW },
+    };
+    examine_cells("experts", cells, getenv("TANDEM_TEST_QUICK") != NULL ? 2 : 9);
+    assert_true(tally.accepted[AHEAD] > 0 && tally.accepted[REMOTE] > 0);
 }
 
 static void experts_that_draft_for_themselves(void **state)
@@ -166,6 +182,7 @@ int main(void)
         cmocka_unit_test(the_default_pair),
         cmocka_unit_test(a_planted_pair_beyond_2048),
         cmocka_unit_test(experts_that_draft_for_themselves),
+        cmocka_unit_test(drafts_that_work_ahead),
         cmocka_unit_test(a_folder_of_another_family),
         cmocka_unit_test(a_planted_difference_is_seen),
         cmocka_unit_test(every_part_of_an_answer_counts),

@@ -29,6 +29,20 @@ struct td_engine *engine_open_plain(const struct subject *subject)
     return open_or_say(&options);
 }
 
+/* Hits, and what misses fall back on: each of them with some draft, page size and pool. */
+static void work_ahead(struct td_engine_options *options, const struct cell *cell)
+{
+    static const char *const fallbacks[] = { "auto", "none", "lookup", "branch", "draft" };
+    static const int32_t hits[] = { 100, 50, 0 };
+    const bool is_ahead = cell->draft >= DRAFT_AHEAD && cell->draft <= DRAFT_AHEAD_MISS;
+    options->ahead = is_ahead ? "on" : "off";
+    if (is_ahead) {
+        options->ahead_hits = hits[cell->draft - DRAFT_AHEAD];
+        options->fallback = fallbacks[(cell->draft + cell->page * 3 + cell->pool) % 5];
+        options->ahead_budget = cell->pool == 1 ? 5 : 0;
+    }
+}
+
 /* One thread with large pages, two with small ones. Too few pages: one sequence's and a few more. */
 struct td_engine *engine_open(const struct subject *subject, const struct cell *cell)
 {
@@ -36,14 +50,28 @@ struct td_engine *engine_open(const struct subject *subject, const struct cell *
     const int32_t page = PAGES[cell->page], per_seq = (subject->context + page - 1) / page;
     td_engine_options_init(&options);
     options.target = subject->target;
-    options.draft = subject->drafts[cell->draft];
+    options.draft = cell->draft == DRAFT_REMOTE ? worker_start(subject) : subject->drafts[cell->draft];
+    if (options.draft == NULL) {
+        return NULL;
+    }
+    work_ahead(&options, cell);
     options.context = subject->context;
     options.page = page;
     options.threads = cell->page == 0 ? 2 : 1;
     options.max_batch = ENGINE_BATCH;
     options.prefill_chunk = cell->page == 0 ? 96 : 512;
     options.kv_pages = cell->pool == 1 ? per_seq + SPARE_PAGES : 0;
-    return open_or_say(&options);
+    struct td_engine *engine = open_or_say(&options);
+    if (engine == NULL) {
+        worker_end();
+    }
+    return engine;
+}
+
+void engine_close(struct td_engine *engine)
+{
+    td_engine_close(engine);
+    worker_end();
 }
 
 /* ---- one asking ---- */

@@ -19,8 +19,11 @@
 #include "tandem.h"
 
 /* ---- cells: one way to decode ---- */
-enum { N_DRAFTS = 6, N_KS = 11, N_BATCHES = 5, N_PAGES = 2, N_POOLS = 2 };
+enum { N_DRAFTS = 10, N_KS = 11, N_BATCHES = 5, N_PAGES = 2, N_POOLS = 2 };
 enum { K_AUTO = 9, K_MIXED = 10 };   /* below them: that many tokens a round */
+/* Places of drafts that other files know. A draft that works ahead has all its hits, half of them, or none,
+ * and falls back on anything. The remote one is a worker on a socket. */
+enum { DRAFT_MODEL = 4, DRAFT_AHEAD = 6, DRAFT_AHEAD_HALF = 7, DRAFT_AHEAD_MISS = 8, DRAFT_REMOTE = 9 };
 extern const char *const DRAFT_NAMES[N_DRAFTS];
 extern const char *const K_NAMES[N_KS];
 extern const int32_t BATCHES[N_BATCHES], PAGES[N_PAGES];
@@ -34,7 +37,7 @@ void plan_make(struct plan *plan, uint64_t seed);
 /* ---- subjects: a target and its drafts ---- */
 struct subject {
     const char *name, *target;
-    const char *drafts[N_DRAFTS];    /* as --draft; NULL: it has none of this kind */
+    const char *drafts[N_DRAFTS];    /* as --draft, of the remote one the worker's model; NULL: none */
     bool drafts_itself;              /* the model draft is the target: all of it must be accepted */
     bool has_text;
     int32_t context, n_ids;          /* ids of prompts are below n_ids */
@@ -82,6 +85,10 @@ struct asking {
 };
 struct td_engine *engine_open(const struct subject *subject, const struct cell *cell); /* NULL: says why */
 struct td_engine *engine_open_plain(const struct subject *subject);
+void engine_close(struct td_engine *engine); /* and the worker that drafted for it; NULL is fine */
+/* worker.c: a draft worker on a socket of its own, one at a time. Its address, NULL after a sentence. */
+const char *worker_start(const struct subject *subject);
+void worker_end(void);
 /* False after a sentence: a call failed, or an answer does not fit. */
 bool ask_all(struct td_engine *engine, const struct asking *asking, struct answers *answers);
 

@@ -128,7 +128,12 @@ static void count_stats(struct tally *tally, const struct subject *subject, cons
     tally->pass_seconds[d] += b->verify_seconds - a->verify_seconds;
     tally->draft_seconds[d] += b->draft_seconds - a->draft_seconds;
     /* where the engine chooses, side branches may be among them, of which one at most is right */
-    tally->n_refused_own += subject->drafts_itself && d == 4 && cell->k < K_AUTO ? proposed - accepted : 0;
+    const bool is_own = subject->drafts_itself && cell->k < K_AUTO;
+    tally->n_refused_own += is_own && d == DRAFT_MODEL ? proposed - accepted : 0;
+    tally->n_refused_own += is_own && d == DRAFT_AHEAD /* source 0: what was prepared */
+                                ? b->drafted.proposed_by_source[0] - a->drafted.proposed_by_source[0] -
+                                      (b->drafted.accepted_by_source[0] - a->drafted.accepted_by_source[0])
+                                : 0;
     count_copies(tally, asking, (int64_t)(b->page_copies - a->page_copies), n_preempted);
 }
 
@@ -169,7 +174,7 @@ static bool run_engine(const struct examination *examination, const struct cell 
             works = run_cell(examination, &examination->cells[i], engine, tally);
         }
     }
-    td_engine_close(engine);
+    engine_close(engine);
     return works;
 }
 

@@ -5,7 +5,8 @@
 #include "base/base.h"
 #include "tests/equivalence/equivalence.h"
 
-const char *const DRAFT_NAMES[N_DRAFTS] = { "none", "ngram", "suffix", "layerskip", "model", "model+suffix" };
+const char *const DRAFT_NAMES[N_DRAFTS] = { "none", "ngram", "suffix", "layerskip", "model", "model+suffix",
+                                             "ahead", "ahead-half", "ahead-miss", "remote" };
 const char *const K_NAMES[N_KS] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "auto", "mixed" };
 const int32_t BATCHES[N_BATCHES] = { 1, 2, 4, 8, 16 }, PAGES[N_PAGES] = { 16, 64 };
 

@@ -20,15 +20,24 @@ static struct subject *add(struct subjects *subjects, const char *name, const ch
 {
     struct subject *subject = &subjects->subject[subjects->n++];
     *subject = (struct subject){ .name = name, .target = target, .n_ids = 300,
-                                 .drafts = { "none", "ngram", "suffix", "layerskip", NULL, NULL } };
+                                 .drafts = { "none", "ngram", "suffix", "layerskip" } };
     return subject;
+}
+
+/* A model drafts alone, in a list, ahead, and elsewhere. */
+static void add_model(struct subject *subject, const char *model, const char *list)
+{
+    subject->drafts[DRAFT_MODEL] = model;
+    subject->drafts[DRAFT_MODEL + 1] = list;
+    subject->drafts[DRAFT_AHEAD] = subject->drafts[DRAFT_AHEAD_MISS] = model;
+    subject->drafts[DRAFT_AHEAD_HALF] = list;
+    subject->drafts[DRAFT_REMOTE] = model;
 }
 
 static void add_default(struct subjects *subjects)
 {
     struct subject *subject = add(subjects, "stories15M", "models/stories15M.Q8_0.gguf");
-    subject->drafts[4] = "models/stories-draft.gguf";
-    subject->drafts[5] = "models/stories-draft.gguf,suffix";
+    add_model(subject, "models/stories-draft.gguf", "models/stories-draft.gguf,suffix");
     subject->drafts[3] = "layerskip:5";
     subject->has_text = true;
     subject->context = 256;
@@ -45,8 +54,7 @@ static void add_folder(struct subjects *subjects, const char *name, const char *
     struct subject *subject = add(subjects, name, path);
     strcpy(list, path);
     strcat(list, ",suffix");
-    subject->drafts[4] = path;
-    subject->drafts[5] = list;
+    add_model(subject, path, list);
     subject->drafts_itself = true;
     subject->context = 640;
     subject->lengths = MIDDLE;
@@ -55,8 +63,7 @@ static void add_folder(struct subjects *subjects, const char *name, const char *
 static void add_pair(struct subjects *subjects)
 {
     struct subject *subject = add(subjects, "planted-pair", PAIR);
-    subject->drafts[4] = PAIR_DRAFT;
-    subject->drafts[5] = "suffix," PAIR_DRAFT;
+    add_model(subject, PAIR_DRAFT, "suffix," PAIR_DRAFT);
     subject->context = 2304;
     subject->lengths = LONG;
 }
@@ -64,8 +71,7 @@ static void add_pair(struct subjects *subjects)
 static void add_experts(struct subjects *subjects)
 {
     struct subject *subject = add(subjects, "experts", "synth:tiny-moe,q8_0,seed=3");
-    subject->drafts[4] = "synth:tiny-moe,q8_0,seed=3";
-    subject->drafts[5] = "suffix,synth:tiny-moe,q4_0,seed=3";
+    add_model(subject, "synth:tiny-moe,q8_0,seed=3", "suffix,synth:tiny-moe,q4_0,seed=3");
     subject->drafts_itself = true;
     subject->context = 640;
     subject->lengths = MIDDLE;
