@@ -105,7 +105,8 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "how they are spread over the numbers of accepted tokens: learned from outcomes, geometric, uniform, or "
         "list:N0,N1,.. for 0, 1, .. accepted, the last again for more", GENERATES | DRAFTS},
     [OPT_FALLBACK] = {"fallback", 0, CONF_CHOICE, 0, 0, "auto", "auto|none|lookup|branch|draft", NULL, "WHAT",
-        "what is proposed where none of them came true; auto: what brings most, measured", GENERATES},
+        "what is proposed where none of them came true; auto: what brings most, measured; draft, whatever is said, "
+        "with the rejection rule and a fixed K", GENERATES},
     [OPT_SAGUARO] = {"saguaro", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "F:C",
         "rejection rule: the draft's F likeliest ids, to 256, are drawn with C, 0 to 1, of their odds, so that a "
         "refusal ends more often where a proposal was prepared; the distribution of the text stays", GENERATES},

@@ -1,7 +1,8 @@
 /* ahead_fallback: what a sequence proposes whose outcome nobody prepared for: nothing, what a lookup finds,
  * or chains drafted while the target waits. Which of them brings the most tokens a second is measured: each
  * is tried a few times, and now and then again. The text does not depend on it (coupled rule); with the
- * rejection rule and a fixed K it is always chains, so that a seed gives its text again. */
+ * rejection rule and a fixed K it is always chains, whatever was asked for, so that a seed gives its text
+ * again: else it would hang on what was a hit, and on when it was worth working ahead. */
 #include "draft/ahead_private.h"
 
 enum { TRIES_AT_FIRST = 3, TRY_AGAIN_EVERY = 48, N_FALLBACKS = AHEAD_FALLBACK_DRAFT };
@@ -32,15 +33,12 @@ static enum ahead_fallback measured_best(const struct ahead *ahead)
 
 enum ahead_fallback ahead_fallback_choose(struct ahead *ahead, const struct draft_ask *asks, int32_t n_asks)
 {
-    if (ahead->options.fallback != AHEAD_FALLBACK_AUTO) {
-        return ahead->options.fallback;
-    }
     for (int32_t i = 0; i < n_asks; i++) {
         if (asks[i].wants_prob && asks[i].is_fixed) {
             return AHEAD_FALLBACK_DRAFT;
         }
     }
-    return measured_best(ahead);
+    return ahead->options.fallback != AHEAD_FALLBACK_AUTO ? ahead->options.fallback : measured_best(ahead);
 }
 
 void ahead_fallback_judge(struct ahead *ahead, int64_t n_tokens, double seconds)

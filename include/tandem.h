@@ -59,7 +59,7 @@ struct td_engine_options {
     int32_t ahead_budget;      /* outcomes of a round that it prepares for, 1..64; 0: as many as fit */
     const char *fanout;        /* how they are spread: "learned", "geometric", "uniform", "list:9,6,4" */
     const char *fallback;      /* where none of them came true: "auto", "none", "lookup", "branch",
-                                * "draft" */
+                                * "draft"; always the last with the rejection rule and a fixed K */
     int32_t saguaro_top;       /* rejection rule: so many likeliest ids of a draft's row, 0 (default) to 256, .. */
     float saguaro_factor;      /* .. are drawn with this share, 0..1, of their odds: fewer proposals are
                                 * accepted, more outcomes were prepared for (Saguaro sampling) */

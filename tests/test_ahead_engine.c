@@ -199,6 +199,7 @@ static void a_seed_gives_its_text_again(void **state)
         for (int32_t again = 0; again < 3; again++) {
             options.ahead_budget = again == 2 ? 3 : 0;
             options.ahead_hits = again == 1 ? 50 : 100;
+            options.fallback = again == 1 ? "none" : again == 2 ? "lookup" : NULL;
             const struct ahead_report report = run_ahead(&options);
             assert_true(report.hits > 10);
             assert_int_equal(found.n_results, wanted.n_results);
