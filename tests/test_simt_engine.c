@@ -43,18 +43,18 @@ static void set_options(struct td_engine_options *options)
 }
 
 /* Prompts of several lengths, one of them greedy; the second and third begin alike. */
-static void run(const struct td_engine_options *options, struct rig_results *results)
+static void run_on(const struct td_engine_options *options, int n_prompt, struct rig_results *results)
 {
     int32_t ids[N_PROMPT];
     struct td_request requests[N_REQUESTS];
     struct td_engine *engine = rig_open(options);
     for (int i = 0; i < N_PROMPT; i++) {
-        ids[i] = 3 + i * 37 % 500;
+        ids[i] = 3 + i * 37 % 90;
     }
     for (int i = 0; i < N_REQUESTS; i++) {
         td_request_init(&requests[i]);
         requests[i].ids = ids + (i == 0 ? 7 : 0);
-        requests[i].n_ids = (size_t)(i == 0 ? 3 : i == 1 ? 17 : N_PROMPT - 1);
+        requests[i].n_ids = (size_t)(i == 0 ? 3 : i == 1 ? 17 < n_prompt ? 17 : n_prompt : n_prompt);
         requests[i].max_tokens = 8;
         requests[i].temperature = i == 0 ? 0 : 0.8f;
         requests[i].has_seed = 1;
@@ -63,6 +63,11 @@ static void run(const struct td_engine_options *options, struct rig_results *res
     }
     rig_run(engine, requests, N_REQUESTS, results);
     td_engine_close(engine);
+}
+
+static void run(const struct td_engine_options *options, struct rig_results *results)
+{
+    run_on(options, N_PROMPT - 1, results);
 }
 
 static void expect_the_same(const struct td_engine_options *options)
@@ -141,12 +146,121 @@ static void a_draft_ahead_changes_no_text(void **state)
     }
 }
 
+/* Trees, several drafts, a draft's cut head and layerskip go through the same door. */
+static void drafts_of_all_kinds(void **state)
+{
+    static const char *const drafts[] = { "layerskip:1", "suffix,ngram", "suffix,auto" };
+    struct td_engine_options options;
+    (void)state;
+    set_options(&options);
+    run(&options, &wanted);
+    options.target_device = "cuda:0";
+    options.k = 4;
+    for (size_t i = 0; i < sizeof drafts / sizeof drafts[0]; i++) {
+        options.draft = drafts[i];
+        expect_the_same(&options);
+    }
+    options.draft = "auto";
+    options.draft_vocab = "200";
+    expect_the_same(&options);
+    options.verify = "rejection";
+    options.draft_vocab = NULL;
+    options.target_device = NULL;
+    run(&options, &wanted);
+    options.target_device = "cuda:1";
+    expect_the_same(&options);
+}
+
+/* Types, tied heads, norms of heads: what other models need of a device. */
+static void models_of_other_shapes(void **state)
+{
+    static const char *const models[] = { "synth:tiny-256,q4_k,seed=2,vocab=128", "synth:tiny-256,q6_k,seed=2,vocab=128",
+                                          "synth:tiny,q4_0,seed=2,vocab=128", "synth:tiny,f16,seed=2,vocab=128",
+                                          "synth:smol-30m,q8_0,seed=2,layers=2,vocab=300" };
+    struct td_engine_options options;
+    (void)state;
+    set_options(&options);
+    options.context = 64;
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
+        options.target = models[i];
+        options.target_device = NULL;
+        run_on(&options, 12, &wanted);
+        options.target_device = "cuda:0";
+        run_on(&options, 12, &found);
+        expect_silence();
+        for (size_t r = 0; r < found.n_results; r++) {
+            rig_assert_same(&wanted.result[r], &found.result[r]);
+        }
+    }
+}
+
+/* The model that comes with the program, and its draft. */
+static void the_stories_are_the_same(void **state)
+{
+    struct td_engine_options options;
+    (void)state;
+    set_options(&options);
+    options.target = "models/stories15M.Q8_0.gguf";
+    options.max_batch = 1;
+    options.draft = "auto";
+    options.ahead = "off";
+    options.k = 2;
+    static const int32_t once[] = { 1, 9038, 2501, 263, 931 }; /* "Once upon a time" */
+    struct td_request request;
+    td_request_init(&request);
+    request.ids = once;
+    request.n_ids = sizeof once / sizeof once[0];
+    request.max_tokens = 7;
+    for (int i = 0; i < 2; i++) {
+        struct td_engine *engine = rig_open(&options);
+        rig_run(engine, &request, 1, i == 0 ? &wanted : &found);
+        td_engine_close(engine);
+        options.target_device = "cuda:0";
+        options.draft_device = "cuda:1";
+    }
+    expect_silence();
+    rig_assert_same(&wanted.result[0], &found.result[0]);
+    assert_true(found.result[0].n_text > 0);
+}
+
+/* A target that fails ends its requests with its sentence; a draft that fails changes no text (I9). */
+static void a_device_that_fails(void **state)
+{
+    struct td_engine_options options;
+    (void)state;
+    set_options(&options);
+    run(&options, &wanted);
+    options.target_device = "cuda:0";
+    simt_fail_launch(90);
+    run(&options, &found);
+    for (size_t i = 0; i < found.n_results; i++) {
+        assert_true(found.result[i].is_finished);
+        assert_int_equal(found.result[i].finish, TD_FINISH_ERROR);
+    }
+    simt_reset();
+    options.target_device = NULL;
+    options.draft = "auto";
+    options.draft_device = "cuda:0";
+    options.k = 3;
+    simt_fail_launch(90);
+    run(&options, &found);
+    assert_int_equal(found.n_results, wanted.n_results);
+    for (size_t i = 0; i < found.n_results; i++) {
+        rig_assert_same(&wanted.result[i], &found.result[i]);
+    }
+    expect_silence();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(plain_decoding_is_the_same, begin),
         cmocka_unit_test_setup(speculation_is_the_same_wherever_the_draft_is, begin),
         cmocka_unit_test_setup(a_draft_ahead_changes_no_text, begin),
+        cmocka_unit_test_setup(drafts_of_all_kinds, begin),
+        cmocka_unit_test_setup(models_of_other_shapes, begin),
+        cmocka_unit_test_setup(the_stories_are_the_same, begin),
+        cmocka_unit_test_setup(a_device_that_fails, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
