@@ -49,7 +49,8 @@ const char *backend_name(const struct backend *backend); /* "cpu avx512", "cuda:
 enum isa backend_isa(const struct backend *backend);     /* of the host's part */
 /* Whether the host reads and writes its memory in place. */
 bool backend_is_host(const struct backend *backend);
-int backend_n_cuda_devices(void); /* 0 in builds without CUDA */
+bool backend_has_cuda(void);       /* whether this build knows GPUs */
+int backend_n_cuda_devices(void); /* that are there */
 /* STATUS_OK until the device failed for good; then why, each time. Results since then are worth nothing. */
 enum status backend_health(struct backend *backend);
 

@@ -112,6 +112,6 @@ enum status cpu_lane_create(struct backend *backend, const struct lane_options *
 void cpu_lane_lend(struct lane *lender, struct lane *borrower);
 /* cuda/runtime.c, or cuda_none.c in builds without: `words` is what follows "cuda:". */
 enum status cuda_backend_create(const char *words, const char *isa_or_null, struct backend **out);
-int cuda_device_count(void);
+int cuda_device_count(void); /* -1: built without CUDA */
 
 #endif

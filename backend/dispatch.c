@@ -28,7 +28,8 @@ const char *backend_name(const struct backend *backend) { return backend->name; 
 bool backend_is_host(const struct backend *backend) { return backend->ops->is_host; }
 bool backend_has_experts(const struct backend *backend) { return backend->ops->route != NULL; }
 bool backend_has_ranks(const struct backend *backend) { return backend->ops->exchange != NULL; }
-int backend_n_cuda_devices(void) { return cuda_device_count(); }
+bool backend_has_cuda(void) { return cuda_device_count() >= 0; }
+int backend_n_cuda_devices(void) { return cuda_device_count() > 0 ? cuda_device_count() : 0; }
 
 enum status backend_health(struct backend *backend)
 {

@@ -140,7 +140,7 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
     [OPT_MAX_BATCH] = {"max-batch", 0, CONF_INT, 1, 4096, NULL, NULL, NULL, "N",
         "sequences running at once (default: 1, batch and draft-worker: 8)", GENERATES | DRAFTS},
     [OPT_MEMORY] = {"memory", 0, CONF_BYTES, 1, 1e18, NULL, NULL, NULL, "BYTES",
-        "budget for weights, KV and scratch: 512M, 8G (default: what is free)", LOADS | DRAFTS},
+        "budget for weights, KV and scratch, of each device: 512M, 8G (default: what is free)", LOADS | DRAFTS},
     [OPT_MLOCK] = {"mlock", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
         "lock the weights in memory", LOADS | DRAFTS},
     [OPT_PROMPT] = {"prompt", 'p', CONF_TEXT, 0, 0, NULL, NULL, NULL, "TEXT",

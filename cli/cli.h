@@ -153,4 +153,12 @@ void explain_init(struct explain *explain, struct td_engine *engine);
 enum status explain_tokens(struct explain *explain, const struct td_event *event);
 void explain_legend(const struct conf *conf, const struct explain *explain);
 
+/* ---- memory.c ---- */
+struct model_config;
+/* What the models take of their devices: a table on standard error, unless --quiet or --json. */
+void memory_say(const struct conf *conf, const struct td_engine *engine);
+void devices_print(void);
+/* For a model that is not loaded. */
+void memory_print_plan(const struct model_config *config, uint64_t weight_bytes, int32_t context);
+
 #endif

@@ -129,7 +129,8 @@ static void doctor_print(const struct doctor *doctor)
     printf("memory       %.1f GB, %.1f GB free\n", (double)machine->memory_bytes * 1e-9,
            (double)machine->available_bytes * 1e-9);
     printf("sets         %s (in use: %s)\n", doctor->isas, isa_name(backend_isa(doctor->backend)));
-    printf("devices      CPU; no GPU support in this build\n\n");
+    devices_print();
+    printf("\n");
     printf("threads      read GB/s   int8 GMAC/s   fp32 GFMA/s\n");
     for (int i = 0; i < doctor->n_rates; i++) {
         const struct rates *r = &doctor->rates[i];
@@ -146,6 +147,8 @@ static void doctor_print(const struct doctor *doctor)
     }
     what_holds_back(doctor, text, sizeof text);
     printf("  held back by %s\n", text);
+    const struct model_config *config = model_source_config(doctor->source);
+    memory_print_plan(config, model_source_bytes(doctor->source), config->context_len < 4096 ? config->context_len : 4096);
 }
 
 static json_t *rates_json(const struct doctor *doctor)

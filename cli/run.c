@@ -103,6 +103,7 @@ static enum status run_request(const struct conf *conf, struct td_engine *engine
     request.ids = result->prompt.ids;
     request.n_ids = result->prompt.n;
     TRY(engine_failed(td_submit(engine, &request, &id)));
+    memory_say(conf, engine);
     TRY(run_echo(conf, prompt));
     TRY(result_follow(result, engine, id, json ? RESULT_HOLD_TEXT : RESULT_STREAM_TEXT,
                       explains ? &explain : NULL));

@@ -370,6 +370,11 @@ uint64_t draft_ahead_bytes(const struct draft *base)
     return ahead->bytes + grower_bytes(ahead->grower);
 }
 
+uint64_t draft_ahead_kv_bytes(const struct draft *base)
+{
+    return grower_kv_bytes(((const struct ahead *)base)->grower);
+}
+
 struct ahead_report draft_ahead_report(const struct draft *base)
 {
     const struct ahead *ahead = (const struct ahead *)base;

@@ -91,6 +91,7 @@ struct grower;
 enum status grower_create(const struct grower_options *options, struct grower **out);
 void grower_destroy(struct grower *grower); /* NULL is fine */
 uint64_t grower_bytes(const struct grower *grower);
+uint64_t grower_kv_bytes(const struct grower *grower); /* of that, the pages */
 
 struct grower_call {
     const struct ahead_round *rounds;
@@ -154,6 +155,7 @@ struct ahead_options {
 /* Starts the thread. The draft takes the sources "ahead", "model" and "fallback" (lookups, other branches). */
 enum status draft_ahead_create(const struct ahead_options *options, struct draft **out);
 uint64_t draft_ahead_bytes(const struct draft *draft);
+uint64_t draft_ahead_kv_bytes(const struct draft *draft); /* of that, the pages, branches included */
 
 struct ahead_report {
     uint64_t rounds, hits, misses;      /* of sequences that had been prepared for */

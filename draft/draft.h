@@ -149,6 +149,7 @@ struct draft_model_options {
 enum status draft_model_create(const struct draft_model_options *options, struct draft **out);
 /* Bytes of its KV, buffers and tables; not of the borrowed model. */
 uint64_t draft_model_bytes(const struct draft *draft);
+uint64_t draft_model_kv_bytes(const struct draft *draft); /* of that, the pages */
 
 /* layerskip: the target's first layers and its head, on the target's own lane and KV slots. Rows written
  * there hold the bits that the verify pass writes again. Copies of shared pages must have been

@@ -450,3 +450,5 @@ uint64_t grower_bytes(const struct grower *grower)
     return grower->bytes + draft_model_bytes(grower->base) + pass_buffers_bytes(grower->buffers) +
            draft_chooser_bytes(grower->chooser);
 }
+
+uint64_t grower_kv_bytes(const struct grower *grower) { return draft_model_kv_bytes(grower->base); }

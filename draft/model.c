@@ -319,3 +319,8 @@ uint64_t draft_model_bytes(const struct draft *base)
     return kv_store_bytes(&draft->store) + pass_buffers_bytes(draft->buffers) + draft_chains_bytes(draft->chains) +
            draft_head_bytes(draft->backend, &draft->head);
 }
+
+uint64_t draft_model_kv_bytes(const struct draft *base)
+{
+    return kv_store_bytes(&((const struct model_draft *)base)->store);
+}

@@ -63,8 +63,7 @@ struct td_engine_options {
     int32_t saguaro_top;       /* rejection rule: so many likeliest ids of a draft's row, 0 (default) to 256, .. */
     float saguaro_factor;      /* .. are drawn with this share, 0..1, of their odds: fewer proposals are
                                 * accepted, more outcomes were prepared for (Saguaro sampling) */
-    int32_t ahead_hits;        /* percent of prepared proposals that are used, the others are dropped: for
-                                * tests (default 100) */
+    int32_t ahead_hits;        /* percent of prepared proposals used, the others are dropped: for tests (default 100) */
     int32_t lend;              /* 1 = idle cores of one device help the other (default 1) */
     int32_t virtual_pass_us, virtual_row_us; /* for measurements: a target's pass of n rows lasts so long + n times
                                 * so long, if it can; 0, 0 = as long as it takes */
@@ -79,7 +78,7 @@ struct td_engine_options {
     int32_t prefill_chunk;     /* prompt rows in one pass, at most (default 512) */
     int32_t max_batch;         /* sequences running at once (default 1) */
     int32_t max_queue;         /* requests waiting, before td_submit refuses (default 1024) */
-    uint64_t memory_bytes;     /* budget for weights, KV and scratch; 0 = what is free */
+    uint64_t memory_bytes;     /* budget of each device for weights, KV and scratch; 0 = what is free */
     int32_t kv_pages;          /* pages in the pool; 0 = enough for max_batch * context */
     int32_t prefix_cache;      /* 1 = share computed prompt pages between requests (default 1) */
     int32_t mlock;             /* 1 = lock weights in memory */
@@ -108,8 +107,11 @@ struct td_engine_info {
     double load_seconds;
 };
 void td_engine_get_info(const struct td_engine *engine, struct td_engine_info *info);
-/* Bytes a second at which the engine's cores read its weights, measured for about `seconds` on the
- * weights themselves: no decoding is faster. Takes no memory; call it while no request runs. 0: unknown. */
+/* What models take of devices, and what may be taken there in all (0: unknown): the target, a draft. How many. */
+struct td_memory { const char *model, *device; uint64_t weight_bytes, kv_bytes, scratch_bytes, device_bytes; };
+int td_engine_get_memory(const struct td_engine *engine, struct td_memory rows[2]);
+/* Bytes a second at which the engine's cores read its weights, measured for about `seconds`; 0: unknown. No
+ * decoding is faster. Call it while no request runs. */
 double td_engine_read_roof(const struct td_engine *engine, double seconds);
 
 /* What the model's makers advise for sampling, as its files say it, unchecked; below 0: not said.

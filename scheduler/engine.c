@@ -6,6 +6,7 @@
 #include "scheduler/engine.h"
 #include "scheduler/engine_device.h"
 #include "scheduler/engine_draft.h"
+#include "scheduler/engine_memory.h"
 #include "scheduler/engine_ranks.h"
 
 #include <stdio.h>
@@ -83,13 +84,13 @@ static enum status load_model(struct td_engine *engine, const struct td_engine_o
 {
     TRY(model_source_check(source));
     engine->hints = model_source_hints(source);
-    TRY(engine_plan_fit(options, model_source_config(source), model_source_bytes(source), &engine->plan));
+    TRY(engine_plan_fit(options, model_source_config(source), &engine->plan));
+    TRY(engine_memory_plan_target(engine, source));
     TRY(open_text(engine, source));
     const struct scheduler_options loop = loop_of(engine, options);
     engine_ranks_lead(engine, options, &loop);
     return model_load(source, engine->lane, &(struct model_load_options){
-        .mlock = options->mlock != 0, .context = engine->plan.context,
-        .budget_bytes = engine->plan.budget_bytes, .comm = engine_ranks_comm(options),
+        .mlock = options->mlock != 0, .context = engine->plan.context, .comm = engine_ranks_comm(options),
         .progress = options->progress, .progress_user = options->progress_user }, &engine->model);
 }
 
@@ -183,10 +184,12 @@ static enum status open_engine(struct td_engine *engine, const struct td_engine_
     const int64_t begin_ns = clock_now_ns();
     TRY(engine_plan_check(options, &engine->plan));
     TRY(engine_device_open(engine, options));
+    engine_memory_begin(engine, options);
     TRY(open_model(engine, options));
     describe_model(engine);
     TRY(open_scheduler(engine, options));
-    TRY(engine_plan_settle(&engine->plan, &engine->info));
+    engine->info.scratch_bytes = model_target_scratch_bytes(engine->target);
+    TRY(engine_memory_settle(engine));
     engine->info.load_seconds = (double)(clock_now_ns() - begin_ns) * 1e-9;
     return engine_start(engine);
 }

@@ -35,16 +35,12 @@ struct engine_plan {
     enum verify_rule rule;
     int32_t k_max, fixed_k;    /* of a round; fixed_k POLICY_AUTO: as many as pay */
     int32_t page_slots, context, n_pages, prefill_chunk, max_batch, max_queue;
-    uint64_t budget_bytes;     /* 0 = unknown, so not held to */
-    const char *budget_source; /* words for the sentence */
 };
 /* Without the model: words and ranges. */
 enum status engine_plan_check(const struct td_engine_options *options, struct engine_plan *plan);
-/* With the model: context, pages, and whether it all fits. */
+/* With the model: context and pages. */
 enum status engine_plan_fit(const struct td_engine_options *options, const struct model_config *config,
-                            uint64_t weight_bytes, struct engine_plan *plan);
-/* Refuses when what was taken is more than was asked to be used. */
-enum status engine_plan_settle(const struct engine_plan *plan, const struct td_engine_info *info);
+                            struct engine_plan *plan);
 
 struct td_engine {
     struct engine_plan plan;
@@ -66,6 +62,8 @@ struct td_engine {
     struct queue *inbox;                    /* of struct request * */
     struct request_limits limits;
     struct td_engine_info info;
+    struct td_memory memory[2];             /* the target's, a draft model's: engine_memory.h */
+    bool memory_is_asked;                   /* device_bytes are what the user allows */
     struct model_hints hints;
     pthread_t thread;
     bool has_thread;

@@ -240,20 +240,10 @@ static enum status open_lane(struct backend *backend, const struct device_plan *
     return lane_create(backend, &options, out);
 }
 
-/* What there is on a GPU, unless the user said how much may be taken. */
-static void plan_memory(struct td_engine *engine, const struct td_engine_options *options)
-{
-    if (!backend_is_host(engine->backend) && options->memory_bytes == 0) {
-        engine->plan.budget_bytes = backend_free_bytes(engine->backend);
-        engine->plan.budget_source = "free on the GPU";
-    }
-}
-
 enum status engine_device_open(struct td_engine *engine, const struct td_engine_options *options)
 {
     const struct engine_plan *plan = &engine->plan;
     TRY(backend_create(plan->target.kind, options->isa, &engine->backend));
-    plan_memory(engine, options);
     TRY(open_lane(engine->backend, &plan->target, (struct lane_options){ .caller_is_worker = true }, &engine->lane));
     if (plan->draft.n_threads == 0) {
         return STATUS_OK;

@@ -22,8 +22,7 @@
 /* Cores of both, and whether they lend. plan->drafts_ahead is set: such a draft always has a lane of its
  * own, named or not. */
 enum status engine_device_plan(const struct td_engine_options *options, struct engine_plan *plan);
-/* engine->backend, lane and, where planned, draft_lane, on a backend of its own where its device is another.
- * On a GPU the memory there is what is free on it. */
+/* engine->backend, lane and, where planned, draft_lane, on a backend of its own where its device is another. */
 enum status engine_device_open(struct td_engine *engine, const struct td_engine_options *options);
 void engine_device_close(struct td_engine *engine);
 

@@ -1,6 +1,7 @@
 /* engine_draft: see the header. The words are names apart by commas; a word that is no name is a model. */
 #include "scheduler/engine_ahead.h"
 #include "scheduler/engine_draft.h"
+#include "scheduler/engine_memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,11 +81,12 @@ static enum status load_draft_model(struct opening *opening, struct model_source
     TRY(compare_vocabularies(engine, source, &engine->n_vocab_common));
     const int32_t most = model_source_config(source)->context_len;
     engine->draft_context = most < engine->plan.context ? most : engine->plan.context;
+    const int32_t per_seq = (engine->draft_context + engine->plan.page_slots - 1) / engine->plan.page_slots;
+    TRY(engine_memory_plan_draft(engine, source, per_seq * engine->plan.max_batch));
     /* On the lane with more cores, unless the draft is for another device. */
     struct lane *lane = engine->draft_backend != NULL ? engine->draft_lane : engine->lane;
     return model_load(source, lane, &(struct model_load_options){
-        .mlock = options->mlock != 0, .context = engine->draft_context,
-        .budget_bytes = engine->draft_backend != NULL ? 0 : engine->plan.budget_bytes, .progress = options->progress,
+        .mlock = options->mlock != 0, .context = engine->draft_context, .progress = options->progress,
         .progress_user = options->progress_user }, &engine->draft_model);
 }
 
@@ -122,6 +124,7 @@ static enum status add_model(struct opening *opening, const char *name, struct d
     }
     mem_free(ids);
     if (status == STATUS_OK) {
+        engine->memory[1].kv_bytes = plan->drafts_ahead ? draft_ahead_kv_bytes(*out) : draft_model_kv_bytes(*out);
         engine->info.draft_bytes = model_resident_bytes(engine->draft_model) +
                                    (plan->drafts_ahead ? draft_ahead_bytes(*out) : draft_model_bytes(*out));
     }

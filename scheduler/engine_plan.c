@@ -1,5 +1,4 @@
-/* engine_plan: options to numbers. All memory is planned here, before any is taken: weights, KV pages
- * and the rest against what there is; what does not fit is refused with both numbers. */
+/* engine_plan: options to numbers. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,19 +77,12 @@ enum status engine_plan_check(const struct td_engine_options *options, struct en
     *plan = (struct engine_plan){ .lends = false };
     TRY(check_words(options, plan));
     TRY(check_ranges(options, plan));
-    plan->budget_bytes = options->memory_bytes > 0 ? options->memory_bytes : mem_available_bytes();
-    plan->budget_source = options->memory_bytes > 0 ? "allowed" : "free";
     engine_ranks_plan(options, plan);
     TRY(engine_ahead_plan(options, plan));
     return engine_device_plan(options, plan);
 }
 
-/* ---- memory ---- */
-static double mib(uint64_t bytes)
-{
-    return (double)bytes / (1024.0 * 1024.0);
-}
-
+/* ---- room for sequences ---- */
 static enum status plan_context(const struct td_engine_options *options, const struct model_config *config,
                                 struct engine_plan *plan)
 {
@@ -123,32 +115,8 @@ static enum status plan_pages(const struct td_engine_options *options, struct en
 }
 
 enum status engine_plan_fit(const struct td_engine_options *options, const struct model_config *config,
-                            uint64_t weight_bytes, struct engine_plan *plan)
+                            struct engine_plan *plan)
 {
     TRY(plan_context(options, config, plan));
-    TRY(plan_pages(options, plan));
-    const struct model_target_options target = { .kv = plan->kv, .page_slots = plan->page_slots,
-                                                 .n_pages = plan->n_pages };
-    const uint64_t n_ranks = (uint64_t)plan->ranks.n, n_budgeted = (uint64_t)plan->ranks.n_budgeted;
-    const uint64_t kv_bytes = model_target_kv_bytes(config, &target) / n_ranks * n_budgeted;
-    weight_bytes = weight_bytes / n_ranks * n_budgeted;
-    if (plan->budget_bytes > 0 && weight_bytes + kv_bytes > plan->budget_bytes) {
-        return status_fail(STATUS_NO_MEMORY, "%s needs %.1f MiB for weights and %.1f MiB for the KV of %d "
-                           "sequences of %d positions, %.1f MiB in all; %.1f MiB are %s", config->name,
-                           mib(weight_bytes), mib(kv_bytes), plan->max_batch, plan->context,
-                           mib(weight_bytes + kv_bytes), mib(plan->budget_bytes), plan->budget_source);
-    }
-    return STATUS_OK;
-}
-
-enum status engine_plan_settle(const struct engine_plan *plan, const struct td_engine_info *info)
-{
-    const uint64_t total = info->resident_weight_bytes + info->kv_bytes + info->scratch_bytes + info->draft_bytes;
-    if (plan->budget_bytes == 0 || total <= plan->budget_bytes / (uint64_t)plan->ranks.n_budgeted) {
-        return STATUS_OK;
-    }
-    return status_fail(STATUS_NO_MEMORY, "%s needs %.1f MiB for weights, %.1f MiB for KV, %.1f MiB to "
-                       "compute in and %.1f MiB for the draft, %.1f MiB in all; %.1f MiB are %s", info->model_name,
-                       mib(info->resident_weight_bytes), mib(info->kv_bytes), mib(info->scratch_bytes),
-                       mib(info->draft_bytes), mib(total), mib(plan->budget_bytes), plan->budget_source);
+    return plan_pages(options, plan);
 }

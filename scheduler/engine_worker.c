@@ -6,6 +6,7 @@
 #include "scheduler/engine_ahead.h"
 #include "scheduler/engine_device.h"
 #include "scheduler/engine_draft.h"
+#include "scheduler/engine_memory.h"
 
 enum { DEFAULT_K = 8 };
 
@@ -41,15 +42,17 @@ static enum status load(struct td_engine *engine, const struct td_engine_options
 {
     struct engine_plan *plan = &engine->plan;
     TRY(model_source_check(source));
-    TRY(engine_plan_fit(options, model_source_config(source), model_source_bytes(source), plan));
+    TRY(engine_plan_fit(options, model_source_config(source), plan));
+    engine_memory_begin(engine, options);
+    TRY(engine_memory_plan_target(engine, source)); /* the one model here */
     if (text_open(source, &engine->tokenizer) == STATUS_UNSUPPORTED) {
         log_info("%s", status_message());
     }
     engine->n_vocab_common = model_source_config(source)->n_vocab;
     engine->draft_context = plan->context;
     return model_load(source, engine->lane, &(struct model_load_options){
-        .mlock = options->mlock != 0, .context = plan->context, .budget_bytes = plan->budget_bytes,
-        .progress = options->progress, .progress_user = options->progress_user }, &engine->draft_model);
+        .mlock = options->mlock != 0, .context = plan->context, .progress = options->progress,
+        .progress_user = options->progress_user }, &engine->draft_model);
 }
 
 static enum status open_model(struct td_engine *engine, const struct td_engine_options *options)

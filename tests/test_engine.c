@@ -479,6 +479,39 @@ static void memory_is_held_to(void **state)
     expect_refusal(&options, TD_NO_MEMORY, "MiB are allowed");
 }
 
+static uint64_t sum_of(const struct td_memory *row)
+{
+    return row->weight_bytes + row->kv_bytes + row->scratch_bytes;
+}
+
+/* Both models of one device are held against one sum, before the draft is loaded and when all is there. */
+static void a_draft_counts_too(void **state)
+{
+    (void)state;
+    struct td_engine_options options;
+    struct td_memory rows[2];
+    rig_options(&options);
+    struct td_engine *engine = rig_open(&options);
+    assert_int_equal(td_engine_get_memory(engine, rows), 1);
+    assert_true(sum_of(&rows[0]) > 0 && rows[0].device_bytes >= sum_of(&rows[0]));
+    assert_non_null(strstr(rows[0].device, "cpu"));
+    td_engine_close(engine);
+    const uint64_t target = sum_of(&rows[0]);
+    options.draft = "auto";
+    options.k = 2;
+    engine = rig_open(&options);
+    assert_int_equal(td_engine_get_memory(engine, rows), 2);
+    td_engine_close(engine);
+    assert_true(rows[1].weight_bytes > 0 && rows[1].kv_bytes > 0 && rows[1].scratch_bytes > 0);
+    options.memory_bytes = sum_of(&rows[0]) + sum_of(&rows[1]);
+    engine = rig_open(&options);
+    td_engine_close(engine);
+    options.memory_bytes--;
+    expect_refusal(&options, TD_NO_MEMORY, "its draft");
+    options.memory_bytes = target + 1000;
+    expect_refusal(&options, TD_NO_MEMORY, "its draft");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -497,6 +530,7 @@ int main(void)
         cmocka_unit_test(every_allocation_of_opening_may_fail),
         cmocka_unit_test(impossible_options_get_a_sentence),
         cmocka_unit_test(memory_is_held_to),
+        cmocka_unit_test(a_draft_counts_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -251,6 +251,41 @@ static void a_device_that_fails(void **state)
     expect_silence();
 }
 
+/* Each device has its own room, and a refusal says which had too little. */
+static void memory_is_counted_by_device(void **state)
+{
+    struct td_engine_options options;
+    struct td_memory rows[2];
+    struct td_engine *engine;
+    (void)state;
+    set_options(&options);
+    options.target_device = "cuda:0";
+    options.draft_device = "cuda:1";
+    options.draft = "auto";
+    options.k = 3;
+    engine = rig_open(&options);
+    assert_int_equal(td_engine_get_memory(engine, rows), 2);
+    assert_string_equal(rows[0].device, "cuda:0 emulated");
+    assert_string_equal(rows[1].device, "cuda:1 emulated");
+    const size_t held = simt_held_bytes(); /* pinned memory of the host too */
+    const uint64_t target = rows[0].weight_bytes + rows[0].kv_bytes + rows[0].scratch_bytes;
+    const uint64_t draft = rows[1].weight_bytes + rows[1].kv_bytes + rows[1].scratch_bytes;
+    assert_true(held >= target + draft - draft / 8 && held < 2 * (target + draft));
+    td_engine_close(engine);
+    options.memory_bytes = target > draft ? target : draft; /* of each */
+    engine = rig_open(&options);
+    td_engine_close(engine);
+    options.memory_bytes = target - 1;
+    assert_int_equal(td_engine_open(&options, &engine), TD_NO_MEMORY);
+    assert_non_null(strstr(td_error_message(), "on cuda:0 emulated"));
+    options.memory_bytes = 0;
+    simt_set_devices(2, target / 2);
+    assert_int_equal(td_engine_open(&options, &engine), TD_NO_MEMORY);
+    assert_non_null(strstr(td_error_message(), "MiB are free"));
+    expect_silence();
+    assert_int_equal(simt_held_bytes(), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +295,7 @@ int main(void)
         cmocka_unit_test_setup(drafts_of_all_kinds, begin),
         cmocka_unit_test_setup(models_of_other_shapes, begin),
         cmocka_unit_test_setup(the_stories_are_the_same, begin),
+        cmocka_unit_test_setup(memory_is_counted_by_device, begin),
         cmocka_unit_test_setup(a_device_that_fails, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
