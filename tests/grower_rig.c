@@ -117,6 +117,10 @@ void grower_rig_open(struct grower_rig *rig, const struct grower_rig_options *op
     rig->rows = mem_alloc(GROWER_RIG_MAX_ROWS, sizeof *rig->rows);
     rig->logits = mem_alloc((GROWER_RIG_CONTEXT + 32) * GROWER_RIG_VOCAB, sizeof *rig->logits);
     assert_true(rig->rows != NULL && rig->logits != NULL);
+    const struct model_draft *draft = (struct model_draft *)grower_model_draft(rig->grower);
+    for (int32_t page = 0; page < draft->store.n_pages; page++) {
+        kv_store_poison(&draft->store, (uint32_t)page, 0, draft->store.page_slots);
+    }
     atomic_init(&rig->stop, 0);
     spy_on(rig);
 }
@@ -170,7 +174,7 @@ static void fill_round(const struct grower_seq *seq, struct ahead_round *round, 
     *round = (struct ahead_round){
         .place = seq->place, .seq_id = seq->id, .epoch = seq->epoch, .tokens = (int32_t *)(uintptr_t)seq->tokens,
         .n_tokens = seq->n_tokens, .n_prompt = seq->n_prompt, .n_proposed = seq->n_proposed, .k_next = seq->k_next,
-        .params = &seq->params, .wants_prob = seq->wants_prob, .after_miss = seq->after_miss };
+        .params = &seq->params, .tenant = seq->tenant, .wants_prob = seq->wants_prob, .after_miss = seq->after_miss };
     table->place = seq->place;
     table->seq_id = seq->id;
     table->epoch = seq->epoch;
@@ -190,6 +194,20 @@ static void check_pages(const struct grower_rig *rig)
     must(kv_pool_check(draft->pool, tables, rig->options.max_batch));
 }
 
+/* What no place counts as fed may hold anything, whatever was written there (I1, O5). */
+static void poison_unfed(const struct grower_rig *rig)
+{
+    const struct model_draft *draft = (struct model_draft *)grower_model_draft(rig->grower);
+    for (int32_t i = 0; i < rig->options.max_batch; i++) {
+        const struct model_place *place = &draft->places[i];
+        const int32_t slots = draft->store.page_slots, end = kv_table_reserved_len(place->table);
+        for (int32_t p = kv_table_cached_len(place->table) + place->n_tail; p < end; p++) {
+            const int32_t slot = kv_table_slot(place->table, p);
+            kv_store_poison(&draft->store, (uint32_t)(slot / slots), slot % slots, 1);
+        }
+    }
+}
+
 void grower_rig_run(struct grower_rig *rig, const struct grower_seq *seqs, int32_t n_seqs)
 {
     struct ahead_round rounds[GROWER_RIG_MAX_BATCH];
@@ -197,6 +215,7 @@ void grower_rig_run(struct grower_rig *rig, const struct grower_seq *seqs, int32
     for (int32_t i = 0; i < n_seqs; i++) {
         fill_round(&seqs[i], &rounds[i], &rig->tables[i]);
     }
+    poison_unfed(rig);
     rig->n_rows = rig->n_passes = 0;
     rig->n_tables = n_seqs;
     atomic_store(&rig->stop, rig->stop_in_pass < 0);

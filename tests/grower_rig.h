@@ -25,7 +25,7 @@ struct grower_rig_options grower_rig_defaults(void);
 
 /* A sequence between two rounds: what is committed, and what is proposed behind it. */
 struct grower_seq {
-    uint64_t id, epoch;
+    uint64_t id, epoch, tenant;
     int32_t place, n_prompt, n_tokens, n_proposed, k_next;
     bool after_miss, wants_prob;
     struct sampling_params params;
@@ -65,7 +65,8 @@ void grower_seq_start(struct grower_seq *seq, int32_t place, uint64_t seed, int3
 void grower_seq_propose(struct grower_seq *seq, const int32_t *tokens, int32_t n);
 /* What was proposed came true as far as this, then that token. */
 void grower_seq_commit(struct grower_seq *seq, int32_t n_accepted, int32_t token);
-/* A run over them, in this order; table i is the i-th's. Page accounts are checked. */
+/* A run over them, in this order; table i is the i-th's. Page accounts are checked, and what no place counts
+ * as fed is no number when it begins. */
 void grower_rig_run(struct grower_rig *rig, const struct grower_seq *seqs, int32_t n_seqs);
 void grower_rig_forget(struct grower_rig *rig, const struct grower_seq *seq);
 

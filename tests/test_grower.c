@@ -484,6 +484,32 @@ static void long_prompts_are_caught_up_on_in_chunks(void **state)
     grower_rig_close(&rig);
 }
 
+/* Full pages of one tenant's prompt serve the next who says the same, and nobody else's. */
+static void prompts_are_shared_within_a_tenant(void **state)
+{
+    (void)state;
+    struct grower_rig_options options = grower_rig_defaults();
+    options.max_batch = 3;
+    options.prefill_chunk = 512;
+    grower_rig_open(&rig, &options);
+    for (int32_t i = 0; i < 3; i++) {
+        grower_seq_start(&seqs[i], i, 4, 50);
+        seqs[i].tenant = i == 2 ? 1 : 0;
+        grower_seq_propose(&seqs[i], (const int32_t[]){ 9, 8 + i }, 2);
+        grower_rig_run(&rig, &seqs[i], 1);
+        assert_int_equal(rig.rows[0].position, i == 1 ? 48 : 0);
+        grower_rig_check_mask(&rig, &seqs[i], 1);
+        grower_rig_check_kv(&rig, &seqs[i]);
+        grower_rig_check_branches(&rig, &seqs[i], &rig.tables[0]);
+    }
+    grower_rig_run(&rig, seqs, 3); /* who shares pages writes to its own */
+    for (int32_t i = 0; i < 3; i++) {
+        grower_rig_check_kv(&rig, &seqs[i]);
+        grower_rig_check_branches(&rig, &seqs[i], &rig.tables[i]);
+    }
+    grower_rig_close(&rig);
+}
+
 /* ---- what is learned ---- */
 static void outcomes_are_learned_from_the_next_round(void **state)
 {
@@ -634,6 +660,7 @@ int main(void)
         cmocka_unit_test(a_stop_leaves_what_was_grown),
         cmocka_unit_test(nothing_may_be_read_before_it_is_there),
         cmocka_unit_test(long_prompts_are_caught_up_on_in_chunks),
+        cmocka_unit_test(prompts_are_shared_within_a_tenant),
         cmocka_unit_test(outcomes_are_learned_from_the_next_round),
         cmocka_unit_test(rounds_allocate_nothing),
         cmocka_unit_test(every_allocation_of_creation_may_fail),
