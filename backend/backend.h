@@ -302,6 +302,8 @@ struct expert_weights {
 struct routes {
     int32_t n_experts, n_used, cap_rows;
     int32_t n_places, n_touched;    /* of this pass; a pad row has no place */
+    int32_t first_here, n_here;     /* experts whose weights are here: all, but where ranks share them out;
+                                     * places of the others are passed over */
     int32_t *expert;                /* [cap_rows, n_used] ascending in each row */
     float *weight;                  /* [cap_rows, n_used] */
     int32_t *place;                 /* [cap_rows, n_used]; -1: a pad row */
@@ -369,6 +371,7 @@ void backend_combine(struct lane *lane, const struct op_combine *op);
 
 /* ---- ranks: what several processes hold of a row comes together (comm.h) ---- */
 bool backend_has_ranks(const struct backend *backend);
+/* parts.first is read when it takes place; parts.own NULL: in its place in parts.all */
 struct op_exchange { struct comm *comm; struct comm_parts parts; };
 void backend_exchange(struct lane *lane, const struct op_exchange *op);
 /* x += sum of the groups, ascending from +0 */

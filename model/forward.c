@@ -155,6 +155,9 @@ static void run_experts(const struct forward *f, int32_t layer)
     backend_expert_linear(f->lane, &(struct op_expert_linear){
         .part = { { .weights = down, .out = b->mixed } },
         .n_parts = 1, .x = &b->gated, .routes = &b->routes, .n_rows = n_rows });
+    if (f->model->shard.comm) {
+        forward_ranks_mixed(f);
+    }
     backend_combine(f->lane, &(struct op_combine){
         .y = b->mixed, .x = b->x, .routes = &b->routes, .n_rows = n_rows,
         .n_cols = f->model->config.dim });

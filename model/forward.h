@@ -25,6 +25,8 @@ void forward_ranks_embed(const struct forward *f);
 void forward_ranks_attended(const struct forward *f, int32_t layer);
 /* gated, of this rank's features, → x += W_down gated */
 void forward_ranks_gated(const struct forward *f, int32_t layer);
+/* mixed, of this rank's experts, → of all of them */
+void forward_ranks_mixed(const struct forward *f);
 /* last → logits, on rank 0 */
 void forward_ranks_head(const struct forward *f);
 

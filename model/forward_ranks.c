@@ -141,6 +141,30 @@ void forward_ranks_gated(const struct forward *f, int32_t layer)
                                        &shard->down_groups, shard->down_group_first });
 }
 
+/* ---- experts: places of a rank's experts are one run, known when rows have been routed ---- */
+
+struct bounds_args { const struct routes *routes; const struct shard *shard; int32_t *first; };
+
+static void bounds_fn(const void *arguments, uint32_t chunk, struct lane_worker *worker)
+{
+    const struct bounds_args *args = arguments;
+    (void)chunk;
+    (void)worker;
+    for (int32_t rank = 0; rank <= args->shard->n_ranks; rank++) {
+        args->first[rank] = args->routes->begin[args->shard->expert_first[rank]];
+    }
+}
+
+void forward_ranks_mixed(const struct forward *f)
+{
+    struct pass_buffers *b = f->buffers;
+    const struct bounds_args args = { &b->routes, &f->model->shard, b->place_first };
+    lane_submit(f->lane, bounds_fn, &args, sizeof args, 1);
+    backend_exchange(f->lane, &(struct op_exchange){
+        .comm = f->model->shard.comm, .parts = { .all = b->mixed, .first = b->place_first,
+                                                 .unit_floats = (size_t)f->model->config.dim, .root = COMM_ALL } });
+}
+
 /* ---- head ---- */
 
 void forward_ranks_head(const struct forward *f)

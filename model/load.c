@@ -73,7 +73,7 @@ static size_t tensor_bytes(const struct model *model, const struct load_tensor *
         return align_up((size_t)binding->n_in * sizeof(float));
     }
     return backend_matrix_bytes(model->backend, binding->type, tensor->keep.n_out, tensor->keep.n_in) *
-           (size_t)binding->n_stacked;
+           (size_t)tensor->keep.n_stacked;
 }
 
 /* The source was checked for types that we compute with; a device may compute with fewer. */
@@ -81,7 +81,7 @@ static enum status check_device(const struct loader *loader, const struct load_t
 {
     const struct model *model = loader->model;
     const struct family_binding *binding = &tensor->binding;
-    const bool keeps_none = tensor->keep.n_out == 0 || tensor->keep.n_in == 0;
+    const bool keeps_none = tensor->keep.n_out == 0 || tensor->keep.n_in == 0 || tensor->keep.n_stacked == 0;
     if ((binding->tensor->flags & FAMILY_STACKED) && !backend_has_experts(model->backend)) {
         return status_fail(STATUS_UNSUPPORTED, "%s is a mixture of experts, and there are no kernels for those on %s",
                            loader->source->label, backend_name(model->backend));
@@ -127,8 +127,8 @@ static void count_bytes(struct model *model, int32_t layer, enum tensor_role rol
 /* Of a tensor's bytes in the file those that this rank's passes read. */
 static uint64_t kept_bytes(const struct load_tensor *tensor, uint64_t bytes)
 {
-    const double kept = (double)tensor->keep.n_out * tensor->keep.n_in;
-    const double all = (double)tensor->binding.n_out * (double)tensor->binding.n_in;
+    const double kept = (double)tensor->keep.n_out * tensor->keep.n_in * tensor->keep.n_stacked;
+    const double all = (double)tensor->binding.n_out * (double)tensor->binding.n_in * tensor->binding.n_stacked;
     return kept < all ? (uint64_t)((double)bytes * (kept / all)) : bytes;
 }
 
@@ -218,7 +218,7 @@ static void place_tensors(struct loader *loader)
             tensor->slot->vector = (float *)(void *)at;
         } else if (binding->tensor->flags & FAMILY_STACKED) {
             tensor->slot->experts = (struct expert_weights){
-                first, tensor_bytes(model, tensor) / (size_t)binding->n_stacked };
+                first, backend_matrix_bytes(model->backend, first.type, first.n_out, first.n_in) };
         } else {
             tensor->slot->matrix = first;
         }
@@ -329,7 +329,8 @@ static enum status load_chunk(struct loader *loader, int32_t chunk, unsigned cha
     const int32_t left = (int32_t)tensor->binding.n_out - first;
     const int32_t n_rows = left < tensor->chunk_rows ? left : tensor->chunk_rows;
     const struct shard_range here = { first, n_rows };
-    if (!keeps_some(&tensor->keep, here)) {
+    const int32_t kept_stacked = stacked - tensor->keep.first_stacked;
+    if (!keeps_some(&tensor->keep, here) || kept_stacked < 0 || kept_stacked >= tensor->keep.n_stacked) {
         return STATUS_OK;
     }
     const int64_t n_elems = (int64_t)n_rows * tensor->binding.n_in;
@@ -347,7 +348,7 @@ static enum status load_chunk(struct loader *loader, int32_t chunk, unsigned cha
     if (tensor->slot->vector) {
         return load_vector(loader, tensor, rows, &loader->chunk_digests[chunk].value);
     }
-    const struct weight weight = weight_of_chunk(tensor, stacked);
+    const struct weight weight = weight_of_chunk(tensor, kept_stacked);
     loader->chunk_digests[chunk].value = digest_bytes(rows, (size_t)(n_rows * tensor->row_bytes));
     return keep_rows(loader, tensor, &weight, here, rows);
 }

@@ -27,14 +27,17 @@ static void cut_act(struct cutter *cutter, int32_t n_cols, int32_t cap_rows, str
     }
 }
 
-static void place_experts(struct pass_buffers *buffers, const struct model_config *config,
-                          struct cutter *cutter)
+static void place_experts(struct pass_buffers *buffers, const struct model *model, struct cutter *cutter)
 {
+    const struct model_config *config = &model->config;
+    const struct shard *shard = &model->shard;
     const int32_t rows = buffers->cap_rows, n = config->experts.n, n_used = config->experts.n_used;
     const int32_t places = rows * n_used; /* pass_buffers_create checks that it fits */
     void *memory = cut(cutter, backend_routes_bytes(n, n_used, rows));
     if (memory) {
         backend_routes_init(&buffers->routes, n, n_used, rows, memory);
+        buffers->routes.first_here = shard->experts.first;
+        buffers->routes.n_here = shard->experts.n;
     }
     buffers->router = cut_rows(cutter, rows, n);
     cut_act(cutter, config->dim, places, &buffers->gathered);
@@ -53,7 +56,7 @@ static void place_ranks(struct pass_buffers *buffers, const struct model *model,
     const struct shard *shard = &model->shard;
     const size_t rows = (size_t)buffers->cap_rows, dim = (size_t)config->dim;
     const size_t q_dim = (size_t)(config->n_heads * config->head_dim);
-    size_t floats = rows * dim * (size_t)shard->down_group_first[shard->n_ranks];
+    size_t floats = config->experts.n > 0 ? 0 : rows * dim * (size_t)shard->down_group_first[shard->n_ranks];
     floats = most(floats, shard->o_by_inputs ? rows * dim * (size_t)shard->o_group_first[shard->n_ranks]
                                              : rows * most(q_dim, dim));
     if (shard->rank == 0) {
@@ -79,7 +82,7 @@ static size_t place(struct pass_buffers *buffers, const struct model *model, uns
     buffers->v = cut_rows(&cutter, rows, kv_dim);
     cut_act(&cutter, attended, rows, &buffers->attended);
     if (config->experts.n > 0) {
-        place_experts(buffers, config, &cutter);
+        place_experts(buffers, model, &cutter);
     } else {
         buffers->gate = cut_rows(&cutter, rows, shard->ffn.n);
         buffers->up = cut_rows(&cutter, rows, shard->ffn.n);

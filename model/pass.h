@@ -23,7 +23,7 @@ struct pass_buffers {
     /* ranks */
     float *exchange;          /* what all of them contribute, part after part */
     int32_t *token, *place;   /* [cap_rows] rows of this rank's embedding; each row's place in exchange */
-    int32_t token_first[COMM_MAX_RANKS + 1];
+    int32_t token_first[COMM_MAX_RANKS + 1], place_first[COMM_MAX_RANKS + 1];
     /* mixtures of experts; rows of gate, up and gated are places then */
     struct routes routes;
     float *router;            /* [cap_rows, n_experts] */

@@ -131,15 +131,12 @@ enum status shard_plan(const struct model_config *config, struct comm *comm, str
             return status_fail(STATUS_UNSUPPORTED, "a model is spread over 1, 2, 4 or 8 ranks, found %d",
                                comm->size);
         }
-        if (config->experts.n > 0) {
-            return status_fail(STATUS_UNSUPPORTED, "%s has %d experts a layer; experts are not spread over "
-                               "ranks, so it runs on one", config->name, config->experts.n);
-        }
     }
     plan_heads(config, out);
     out->ffn = inputs_of_rank(out, config->ffn_dim);
     out->dim = deal(out, (struct dealt){ config->dim, TILE_OUTPUTS }, out->dim_first);
     out->vocab = deal(out, (struct dealt){ config->n_vocab, TILE_OUTPUTS }, out->vocab_first);
+    out->experts = deal(out, (struct dealt){ config->experts.n, 1 }, out->expert_first);
     plan_groups(out, config->n_heads * config->head_dim, &out->o_groups, out->o_group_first);
     plan_groups(out, config->ffn_dim, &out->down_groups, out->down_group_first);
     return STATUS_OK;
@@ -149,12 +146,12 @@ enum status shard_plan(const struct model_config *config, struct comm *comm, str
 
 static struct shard_slice outputs(struct shard_range range, int32_t n_in)
 {
-    return (struct shard_slice){ range.first, range.n, 0, n_in };
+    return (struct shard_slice){ range.first, range.n, 0, n_in, 0, 1 };
 }
 
 static struct shard_slice inputs(struct shard_range range, int32_t n_out)
 {
-    return (struct shard_slice){ 0, n_out, range.first, range.n };
+    return (struct shard_slice){ 0, n_out, range.first, range.n, 0, 1 };
 }
 
 struct shard_slice shard_slice(const struct shard *shard, const struct model_config *config,
@@ -163,8 +160,12 @@ struct shard_slice shard_slice(const struct shard *shard, const struct model_con
     const int32_t n_in = (int32_t)binding->n_in, n_out = (int32_t)binding->n_out, head_dim = config->head_dim;
     const struct shard_range q = { shard->heads.first * head_dim, shard->heads.n * head_dim };
     const struct shard_range kv = { shard->kv_heads.first * head_dim, shard->kv_heads.n * head_dim };
+    const struct shard_slice whole = { 0, n_out, 0, n_in, 0, binding->n_stacked };
     if (!shard->comm || (binding->tensor->flags & FAMILY_VECTOR)) {
-        return (struct shard_slice){ 0, n_out, 0, n_in };
+        return whole;
+    }
+    if (binding->tensor->flags & FAMILY_STACKED) {
+        return (struct shard_slice){ 0, n_out, 0, n_in, shard->experts.first, shard->experts.n };
     }
     switch ((int)binding->tensor->role) {
     case ROLE_EMBED:
@@ -176,6 +177,6 @@ struct shard_slice shard_slice(const struct shard *shard, const struct model_con
     case ROLE_GATE:
     case ROLE_UP: return outputs(shard->ffn, n_in);
     case ROLE_DOWN: return inputs(shard->ffn, n_out);
-    default: return (struct shard_slice){ 0, n_out, 0, n_in };
+    default: return whole;
     }
 }

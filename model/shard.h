@@ -10,6 +10,7 @@
  *     gate,up  features ..    .. of down       outputs
  *     down     groups 0..3    groups 4..7      inputs
  *     embed, head   ids ..    ids ..           rows, of 32 each
+ *     experts  0..3           4..7             whole; what they give is exchanged
  *
  * Where the end of a rank's groups would cut an attention head, heads are dealt out whole instead, what
  * they give is gathered, and o is cut along its outputs. KV heads go with the heads that read them; one
@@ -25,18 +26,22 @@ struct shard {
     struct comm *comm;      /* NULL: the model is whole, and ranges are all there is */
     int32_t rank, n_ranks;
     bool o_by_inputs;
-    struct shard_range heads, kv_heads, dim, ffn, vocab; /* dim: o's outputs, where it is cut so */
+    struct shard_range heads, kv_heads, dim, ffn, vocab, experts; /* dim: o's outputs, where it is cut so */
     int32_t head_skip;      /* heads of the first KV head that are before the first head */
     struct linear_groups o_groups, down_groups; /* this rank's, none of them empty, segments of its own */
     /* of all ranks: where each one's part begins */
     int32_t q_first[COMM_MAX_RANKS + 1], dim_first[COMM_MAX_RANKS + 1], vocab_first[COMM_MAX_RANKS + 1];
+    int32_t expert_first[COMM_MAX_RANKS + 1];
     int32_t o_group_first[COMM_MAX_RANKS + 1], down_group_first[COMM_MAX_RANKS + 1];
 };
 /* comm NULL or of one rank: whole. STATUS_UNSUPPORTED with the reason when a model cannot be cut so. */
 enum status shard_plan(const struct model_config *config, struct comm *comm, struct shard *out);
 
 /* The part of a tensor [n_out, n_in] of this role that a rank holds; vectors are held whole. */
-struct shard_slice { int32_t first_out, n_out, first_in, n_in; };
+struct shard_slice {
+    int32_t first_out, n_out, first_in, n_in;
+    int32_t first_stacked, n_stacked; /* matrices */
+};
 struct shard_slice shard_slice(const struct shard *shard, const struct model_config *config,
                                const struct family_binding *binding);
 

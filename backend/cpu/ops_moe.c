@@ -57,8 +57,14 @@ void backend_routes_init(struct routes *routes, int32_t n_experts, int32_t n_use
                          void *memory)
 {
     ASSERT(n_used >= 1 && n_used <= n_experts && cap_rows >= 1);
-    *routes = (struct routes){ .n_experts = n_experts, .n_used = n_used, .cap_rows = cap_rows };
+    *routes = (struct routes){ .n_experts = n_experts, .n_used = n_used, .cap_rows = cap_rows,
+                               .n_here = n_experts };
     routes_place(routes, memory);
+}
+
+static bool is_here(const struct routes *routes, int32_t expert)
+{
+    return expert >= routes->first_here && expert < routes->first_here + routes->n_here;
 }
 
 /* Places there are at most, and experts that can be touched at most, in a pass of n_rows. */
@@ -203,6 +209,9 @@ static void gather_chunk(const void *arguments, uint32_t chunk, struct lane_work
          place++) {
         const float *x = op->x + (int64_t)routes->row[place] * n_cols;
         const int32_t expert = routes->owner[place];
+        if (!is_here(routes, expert)) {
+            continue;
+        }
         const struct act act = expert_act(op->out, routes, expert);
         const int32_t row = place - routes->begin[expert];
         if (op->kinds & ACT_F32) {
@@ -257,7 +266,7 @@ static uint64_t expert_tile(const struct expert_linear_args *args, const struct 
     const int32_t left = weight->n_out - (int32_t)first_out;
     const struct linear_job job = {
         .type = weight->type,
-        .tile = weight->data + (size_t)expert * weights->stride_bytes +
+        .tile = weight->data + (size_t)(expert - op->routes->first_here) * weights->stride_bytes +
                 (size_t)tile * weight_tile_bytes(weight->type, weight->n_in),
         .n_in = weight->n_in, .n_valid = left < TILE_OUTPUTS ? left : TILE_OUTPUTS,
         .first_row = (int32_t)rows.begin, .n_rows = (int32_t)(rows.end - rows.begin),
@@ -276,7 +285,7 @@ static void expert_linear_chunk(const void *arguments, uint32_t chunk, struct la
     struct routes *routes = args->op.routes;
     const int32_t rank = (int32_t)chunk / args->chunks_per_expert;
     (void)worker;
-    if (rank >= routes->n_touched) {
+    if (rank >= routes->n_touched || !is_here(routes, routes->touched[rank])) {
         return;
     }
     const int32_t expert = routes->touched[rank];
@@ -336,6 +345,9 @@ static void expert_swiglu_chunk(const void *arguments, uint32_t chunk, struct la
         const int32_t place = (int32_t)(unit / pieces_of(n_cols));
         if (place >= routes->n_places) {
             return;
+        }
+        if (!is_here(routes, routes->owner[place])) {
+            continue;
         }
         const struct unit_range columns = piece_columns(unit, n_cols);
         const int32_t expert = routes->owner[place], row = place - routes->begin[expert];

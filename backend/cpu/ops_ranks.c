@@ -10,9 +10,13 @@
 static void exchange_chunk(const void *arguments, uint32_t chunk, struct lane_worker *worker)
 {
     const struct op_exchange *op = arguments;
+    struct comm_parts parts = op->parts;
     (void)chunk;
     (void)worker;
-    comm_gather(op->comm, &op->parts);
+    if (!parts.own) {
+        parts.own = parts.all + parts.unit_floats * (size_t)parts.first[op->comm->rank];
+    }
+    comm_gather(op->comm, &parts);
 }
 
 void cpu_exchange(struct lane *lane, const struct op_exchange *op)
