@@ -154,6 +154,16 @@ static double budget_of(const struct ssd_run *run)
     return per((double)run->way[AHEAD].sum.ahead.branches_grown, run->way[AHEAD].sum.ahead.glues);
 }
 
+/* Tokens that a miss had proposed by something else; source 0 is what was prepared. */
+static double fallback_tokens(const struct run_result *sum)
+{
+    int64_t n = 0;
+    for (int i = 1; i < TD_MAX_SOURCES; i++) {
+        n += sum->drafted.proposed_by_source[i];
+    }
+    return per((double)n, sum->ahead.misses);
+}
+
 static struct gain_choice predict(const struct ssd_run *run)
 {
     static const struct fanout_counts nothing_counted;
@@ -161,7 +171,7 @@ static struct gain_choice predict(const struct ssd_run *run)
     const struct td_ahead_counts *counts = &ahead->sum.ahead;
     struct gain_times verify = { 0 }, glue = { 0 }, grow = { 0 };
     const int32_t budget = (int32_t)(budget_of(run) + 0.5);
-    const double n_fallback = per((double)ahead->sum.drafted.proposed_by_source[1], counts->misses);
+    const double n_fallback = fallback_tokens(&ahead->sum);
     gain_times_observe(&verify, 1, pass_seconds(&run->way[PLAIN]));
     gain_times_observe(&verify, ahead->k + 1, pass_seconds(ahead));
     gain_times_observe(&glue, ahead->k + 1, per(counts->glue_seconds, counts->glues));
