@@ -226,7 +226,9 @@ static enum status greet(struct remote *remote)
         remote_link_turn(remote);
         rpc_wait(remote->peer, 10000000);
     } while (clock_now_ns() < end_ns && (remote->state == REMOTE_GREETING ||
-                                         (remote->state == REMOTE_READY && remote->ping_ns != 0)));
+                                         (remote->state == REMOTE_READY && remote->ping_ns != 0) ||
+                                         (remote->state == REMOTE_APART && !remote->was_refused &&
+                                          remote->n_calls < remote->address.n_places)));
     remote->is_creating = false;
     return remote->was_refused ? status_fail(STATUS_INVALID, "draft worker %s: %s", remote->address.text, remote->lost)
                                : STATUS_OK;

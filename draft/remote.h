@@ -23,7 +23,7 @@ struct draft_remote_options {
     uint64_t vocab_digest;        /* 0: no vocabulary, sizes are compared */
     uint64_t fingerprint;
     int64_t wait_ns;              /* an answer that is late is waited for, at most; 0: never; < 0: twice what
-                                   * answers take, measured, and 20 ms at most */
+                                   * answers take, measured; a pass of the target, and 20 ms, at most */
     bool has_lookup;              /* a miss is served from n-grams, else K = 0 */
 };
 /* Whether a word of --draft is meant for it. */

@@ -50,6 +50,7 @@ struct remote {
     int64_t round_trip_ns;       /* least seen */
     int64_t answer_ns;           /* from an outcome to its answer, on average of those that came after it */
     int32_t n_late;              /* answers missed in a row, less those that came after all */
+    int32_t n_calls;             /* attempts to connect */
     bool was_refused, has_complained, is_creating;
     char lost[RPC_MAX_TEXT_BYTES + 1]; /* why, last time */
     struct draft_remote_report report;

@@ -36,6 +36,8 @@ static enum status parse_unix(const char *text, const char *path, struct rpc_add
     socket->sun_family = AF_UNIX;
     memcpy(socket->sun_path, path, n + 1);
     out->n_socket = (socklen_t)sizeof *socket;
+    out->n_places = 1;
+    out->places[0] = (struct rpc_socket){ out->socket, out->n_socket };
     out->is_unix = out->is_loopback = true;
     return STATUS_OK;
 }
@@ -58,11 +60,24 @@ static enum status look_up(const char *text, const char *host, const char *port,
     if (error != 0) {
         return status_fail(STATUS_IO, "'%s': %s", text, gai_strerror(error));
     }
-    memcpy(&out->socket, found->ai_addr, found->ai_addrlen);
-    out->n_socket = found->ai_addrlen;
-    out->is_loopback = is_loopback(found->ai_addr);
+    out->is_loopback = true;
+    for (const struct addrinfo *at = found; at != NULL && out->n_places < RPC_MAX_PLACES; at = at->ai_next) {
+        struct rpc_socket *place = &out->places[out->n_places++];
+        memcpy(&place->socket, at->ai_addr, at->ai_addrlen);
+        place->n_socket = at->ai_addrlen;
+        out->is_loopback = out->is_loopback && is_loopback(at->ai_addr);
+    }
     freeaddrinfo(found);
+    out->turn = -1;
+    rpc_address_turn(out);
     return STATUS_OK;
+}
+
+void rpc_address_turn(struct rpc_address *address)
+{
+    address->turn = (address->turn + 1) % address->n_places;
+    address->socket = address->places[address->turn].socket;
+    address->n_socket = address->places[address->turn].n_socket;
 }
 
 /* "host:port", "[v6]:port", or a port of this machine. */

@@ -31,7 +31,8 @@ enum {
     RPC_MAX_CONTEXT = 1 << 24,
     RPC_MAX_VOCAB = 1 << 22,
     RPC_MAX_TEXT_BYTES = 255,      /* names, keys and sentences */
-    RPC_ADDRESS_TEXT_CAP = 320
+    RPC_ADDRESS_TEXT_CAP = 320,
+    RPC_MAX_PLACES = 4             /* that a name stands for: a host may have several */
 };
 
 /* ---- messages ---- */
@@ -145,13 +146,17 @@ enum status rpc_frame_decode(const uint8_t *bytes, size_t n, struct rpc_message 
 struct rpc_address {
     bool is_unix, is_loopback;  /* a path is loopback too */
     char text[RPC_ADDRESS_TEXT_CAP];
-    struct sockaddr_storage socket;
+    struct sockaddr_storage socket; /* the one whose turn it is */
     socklen_t n_socket;
+    struct rpc_socket { struct sockaddr_storage socket; socklen_t n_socket; } places[RPC_MAX_PLACES];
+    int32_t n_places, turn;
 };
 bool rpc_address_is(const char *text); /* begins like one */
 /* Looks names up, and may wait for that. STATUS_INVALID, STATUS_IO. */
 enum status rpc_address_parse(const char *text, struct rpc_address *out);
-/* A listening socket. A path that nobody listens at any more is taken over; its socket is for its owner
+/* The next of its places; after the last, the first. */
+void rpc_address_turn(struct rpc_address *address);
+/* A listening socket, on the first of its places. A path that nobody listens at any more is taken over; its socket is for its owner
  * alone (0600). For port 0 address->socket and text become those of the port it got. */
 enum status rpc_listen(struct rpc_address *address, int *fd);
 void rpc_unlisten(const struct rpc_address *address, int fd); /* closes, and removes the path */

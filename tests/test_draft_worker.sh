@@ -98,7 +98,9 @@ over_port() {
     plain 0.9 && writes --draft "$where" --draft-key-file "$dir/key" --k 4 -t 0.9 -s 3 && same_text && [ "$(hits)" -gt 0 ]
 }
 check "over a port of this machine, with a key" over_port
+by_name() { writes --draft "tcp:localhost:${where##*:}" --draft-key-file "$dir/key" --k 4 -t 0.9 -s 3 && same_text && [ "$(hits)" -gt 0 ]; }
+check "by a name that may stand for two addresses" by_name
 check "SIGTERM ends it cleanly" ended -TERM 0
-said() { grep -q 'ends after 1 targets' "$dir/worker"; }
+said() { grep -q 'ends after 2 targets' "$dir/worker"; }
 check "and it says what it did" said
 exit $failed

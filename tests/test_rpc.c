@@ -228,6 +228,13 @@ static void addresses_are_read(void **state)
         assert_int_equal(address.is_unix, i < 2);
         assert_true(address.is_loopback);
     }
+    assert_int_equal(rpc_address_parse("tcp:localhost:80", &address), STATUS_OK); /* one place or two */
+    assert_true(address.is_loopback && address.n_places >= 1);
+    const struct rpc_address first = address;
+    for (int32_t i = 0; i < address.n_places; i++) {
+        rpc_address_turn(&address);
+    }
+    assert_memory_equal(&address.socket, &first.socket, sizeof first.socket);
     assert_int_equal(rpc_address_parse("tcp:0.0.0.0:80", &address), STATUS_OK);
     assert_false(address.is_loopback);
     assert_false(rpc_address_is("model.gguf"));
