@@ -119,7 +119,13 @@ static void propose(struct draft *base, struct draft_ask *asks, int32_t n_asks)
 static void begin(struct draft *base, const struct draft_ask *asks, int32_t n_asks)
 {
     struct remote *remote = (struct remote *)base;
-    remote->begin_ns = clock_now_ns();
+    bool has_prompt = false;
+    remote->begin_rows = 0;
+    for (int32_t i = 0; i < n_asks; i++) {
+        remote->begin_rows += 1 + asks[i].proposal.n;
+        has_prompt |= asks[i].n_tokens == asks[i].n_prompt;
+    }
+    remote->begin_ns = has_prompt ? 0 : clock_now_ns(); /* such a pass says nothing of others */
     remote_link_turn(remote); /* also where nothing was asked for, so that a lost link is made again */
     for (int32_t i = 0; i < n_asks && remote->state == REMOTE_READY; i++) {
         if (asks[i].k_max > 0) {
@@ -134,7 +140,11 @@ static void known(struct draft *base)
     struct remote *remote = (struct remote *)base;
     const int64_t ns = clock_now_ns() - remote->begin_ns;
     remote_link_turn(remote);
-    remote->verify_ns = remote->verify_ns > 0 ? remote->verify_ns + (ns - remote->verify_ns) / 8 : ns;
+    if (remote->begin_ns > 0) {
+        remote->last_ns = ns;
+        remote->last_rows = remote->begin_rows;
+        remote->verify_ns = remote->verify_ns > 0 ? remote->verify_ns + (ns - remote->verify_ns) / 8 : ns;
+    }
 }
 
 /* The first chain's outcome; a side branch that was accepted is another story, which the worker hears

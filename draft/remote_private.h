@@ -36,7 +36,10 @@ struct remote {
     struct draft_ask *missed;    /* [max_batch] */
     int32_t *missed_idx;         /* [max_batch] their places among the asks */
     int32_t n_unsaid;            /* rounds whose outcome was not said yet */
-    int64_t begin_ns, verify_ns; /* of the pass under way; of passes, on average */
+    int64_t begin_ns, verify_ns; /* of the pass under way, 0: not to be timed; of passes, on average */
+    int32_t begin_rows;          /* of the pass under way */
+    int32_t last_rows;           /* of the last pass that was timed, */
+    int64_t last_ns;             /* and its time */
     /* ---- the link ---- */
     enum remote_state state;
     struct rpc_address address;

@@ -197,12 +197,13 @@ static void say_last(struct remote *remote, struct remote_place *place, const st
 {
     struct rpc_round *round = &remote->out->round;
     const int32_t n_chain = draft_proposal_chain_len(&ask->proposal);
-    const int64_t verify_us = remote->verify_ns / 1000;
+    const int64_t verify_us = remote->last_ns / 1000;
     remote->out->type = RPC_ROUND;
     remote->out->id = 0;
     round->sequence = sequence_of(place);
     round->first = place->n_sent;
     round->k_next = k_next_of(remote, ask);
+    round->verify_rows = remote->last_rows;
     round->verify_us = (int32_t)(verify_us < INT32_MAX ? verify_us : INT32_MAX);
     round->after_miss = place->was_miss;
     (void)put_tokens(&round->tokens, ask, place->n_sent, ask->n_tokens - place->n_sent);

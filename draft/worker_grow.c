@@ -28,7 +28,8 @@ static void *grow_main(void *arg)
         worker->has_job = false;
         pthread_mutex_unlock(&worker->mutex);
         grower->run(grower->user, &(struct grower_call){ .rounds = job->rounds, .n_rounds = job->n,
-            .tables = job->tables, .stop = &job->stop, .verify_ns = job->verify_ns });
+            .tables = job->tables, .stop = &job->stop, .begin_ns = job->begin_ns,
+            .verify_rows = job->verify_rows, .verify_ns = job->verify_ns });
         atomic_store(&worker->is_done, 1);
         const uint64_t one = 1;
         (void)(write(worker->wake_fd, &one, sizeof one) == 0);
@@ -213,7 +214,6 @@ static void add_round(struct draft_worker *worker, int32_t idx)
     struct worker_job *job = &worker->job;
     struct worker_place *place = &worker->places[idx];
     struct ahead_table *table = &job->tables[job->n];
-    const int64_t verify_ns = (int64_t)place->verify_us * 1000;
     job->rounds[job->n] = (struct ahead_round){ .place = idx, .seq_id = place->seq_id, .tokens = place->tokens,
         .n_tokens = place->n_tokens, .n_prompt = place->n_prompt, .n_proposed = place->n_proposed,
         .k_next = place->k_next, .params = &place->params, .tenant = place->tenant,
@@ -225,11 +225,22 @@ static void add_round(struct draft_worker *worker, int32_t idx)
     table->n_proposed = place->n_proposed;
     memcpy(table->proposed, place->tokens + place->n_tokens, (size_t)place->n_proposed * sizeof *table->proposed);
     atomic_store(&table->n_ready, -1);
-    job->verify_ns = job->n == 0 || verify_ns < job->verify_ns ? verify_ns : job->verify_ns;
     job->places[job->n++] = place;
     place->table = table;
     place->n_jobs++;
     place->round = WORKER_ROUND_RUNNING;
+}
+
+/* How long the outcome may take is known of one target; the passes of several are not alike, and a job for
+ * them is stopped when it is. The place's last word came when the target's pass began. */
+static void set_times(struct draft_worker *worker)
+{
+    struct worker_job *job = &worker->job;
+    const struct worker_place *place = job->places[0];
+    const bool is_known = worker->report.n_connected == 1 && place->n_jobs == 1;
+    job->begin_ns = is_known ? place->used_ns : 0;
+    job->verify_rows = is_known ? place->verify_rows : 0;
+    job->verify_ns = is_known ? (int64_t)place->verify_us * 1000 : 0;
 }
 
 /* Rounds whose outcome came before they were begun were answered then. */
@@ -259,6 +270,7 @@ static void start_job(struct draft_worker *worker)
     if (worker->job.n == 0) {
         return;
     }
+    set_times(worker);
     atomic_store(&worker->job.stop, 0);
     pthread_mutex_lock(&worker->mutex);
     worker->is_running = worker->has_job = true;

@@ -32,7 +32,7 @@ struct worker_place {
     int64_t used_ns;
     /* ---- its round ---- */
     enum worker_round round;
-    int32_t n_proposed, k_next, verify_us;
+    int32_t n_proposed, k_next, verify_rows, verify_us;
     int32_t n_jobs, n_interrupted; /* it was part of, and that stopped for others' sake */
     bool after_miss, was_answered; /* was_answered: a table was pushed since the outcome came */
     bool has_outcome;
@@ -56,7 +56,8 @@ struct worker_job {
     struct ahead_table *tables;
     struct worker_place **places;
     int32_t n;
-    int64_t verify_ns;
+    int32_t verify_rows;           /* as grower_call; 0 where targets differ */
+    int64_t begin_ns, verify_ns;
     atomic_int stop;
 };
 

@@ -321,6 +321,7 @@ static enum handled handle_round(struct draft_worker *worker, struct worker_targ
     }
     place->n_proposed = round->n_proposed;
     place->k_next = round->k_next < worker->options.k_max ? round->k_next : worker->options.k_max;
+    place->verify_rows = round->verify_rows;
     place->verify_us = round->verify_us;
     place->after_miss = round->after_miss;
     place->round = WORKER_ROUND_WAITING;

@@ -189,6 +189,7 @@ static void put_round(msgpack_packer *packer, const struct rpc_round *round)
     put_sequence(packer, round->sequence);
     put_int(packer, round->first);
     put_int(packer, round->k_next);
+    put_int(packer, round->verify_rows);
     put_int(packer, round->verify_us);
     put_int(packer, round->after_miss);
     put_ids(packer, round->tokens.id, round->tokens.n, RPC_MAX_TOKENS);
@@ -200,7 +201,8 @@ static void get_round(struct wire_in *in, struct rpc_round *round)
     round->sequence = get_sequence(in);
     round->first = wire_read_i32(in, "position", 0, RPC_MAX_CONTEXT);
     round->k_next = wire_read_i32(in, "length wanted", 1, RPC_MAX_CHAIN);
-    round->verify_us = wire_read_i32(in, "expected time", 0, INT32_MAX);
+    round->verify_rows = wire_read_i32(in, "rows of a pass", 0, RPC_MAX_ROWS);
+    round->verify_us = wire_read_i32(in, "time of a pass", 0, INT32_MAX);
     round->after_miss = wire_read_i32(in, "sign of a miss", 0, 1) == 1;
     round->tokens.n = get_ids(in, "tokens", round->tokens.id, 1, RPC_MAX_TOKENS);
     round->n_proposed = get_ids(in, "proposed tokens", round->proposed, 0, RPC_MAX_CHAIN);
@@ -283,7 +285,7 @@ static int32_t n_fields(enum rpc_type type)
     case RPC_WELCOME: return 7;
     case RPC_OPEN: return 15;
     case RPC_APPEND: return 4;
-    case RPC_ROUND: return 8;
+    case RPC_ROUND: return 9;
     case RPC_OUTCOME: return 5;
     case RPC_TABLE: return 5;
     case RPC_CANCEL: return 2;

@@ -30,6 +30,7 @@ enum {
     RPC_MAX_SEQUENCES = 1024,      /* of a connection */
     RPC_MAX_CONTEXT = 1 << 24,
     RPC_MAX_VOCAB = 1 << 22,
+    RPC_MAX_ROWS = 1 << 20,        /* of a target's pass */
     RPC_MAX_TEXT_BYTES = 255,      /* names, keys and sentences */
     RPC_ADDRESS_TEXT_CAP = 320,
     RPC_MAX_PLACES = 4             /* that a name stands for: a host may have several */
@@ -90,7 +91,7 @@ struct rpc_append {
 struct rpc_round {
     struct rpc_sequence sequence;
     int32_t first, k_next;
-    int32_t verify_us;          /* how long the outcome is expected to take; 0: not known */
+    int32_t verify_rows, verify_us; /* of the target's last pass: rows, and how long it took; 0: not known */
     bool after_miss;            /* the proposal is a fallback's */
     struct rpc_tokens tokens;   /* committed, the recovery token last; n >= 1 */
     int32_t n_proposed;

@@ -93,6 +93,7 @@ static void draw_round(struct draw *draw, struct rpc_round *round)
     round->sequence = draw_sequence(draw);
     round->first = draw_i32(draw, 0, RPC_MAX_CONTEXT);
     round->k_next = draw_i32(draw, 1, RPC_MAX_CHAIN);
+    round->verify_rows = draw_i32(draw, 0, RPC_MAX_ROWS);
     round->verify_us = draw_i32(draw, 0, 1000000);
     round->after_miss = draw_i32(draw, 0, 1) == 1;
     round->tokens.n = draw_ids(draw, round->tokens.id, 1, RPC_MAX_TOKENS);

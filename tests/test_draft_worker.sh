@@ -13,10 +13,11 @@ trap 'stop_worker -KILL; rm -rf "$dir"' EXIT
 begin_worker() {
     address=$1
     shift
+    rm -f "$dir/worker" # of the one before
     "$tandem" draft-worker --model "$model" --listen "$address" --threads 1 "$@" >"$dir/worker" 2>&1 &
     worker=$!
     for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
-        where=$(sed -n 's/.*listening on //p' "$dir/worker")
+        where=$(sed -n 's/.*listening on //p' "$dir/worker" 2>/dev/null)
         [ -n "$where" ] && return 0
         sleep 0.2
     done

@@ -75,13 +75,14 @@ static void fields_keep_their_places(void **state)
 {
     (void)state;
     message = (struct rpc_message){ .type = RPC_ROUND, .id = 7, .round = {
-        .sequence = { 11, 12 }, .first = 13, .k_next = 5, .verify_us = 14, .after_miss = true, .tokens = { 2, { 21, 22 } }, .n_proposed = 3,
+        .sequence = { 11, 12 }, .first = 13, .k_next = 5, .verify_rows = 15, .verify_us = 14, .after_miss = true, .tokens = { 2, { 21, 22 } }, .n_proposed = 3,
         .proposed = { 31, 32, 33 } } };
     assert_int_equal(decode(frame, encode(&message, frame)), STATUS_OK);
     assert_int_equal(again.round.sequence.id, 11);
     assert_int_equal(again.round.sequence.epoch, 12);
     assert_int_equal(again.round.first, 13);
     assert_int_equal(again.round.k_next, 5);
+    assert_int_equal(again.round.verify_rows, 15);
     assert_int_equal(again.round.verify_us, 14);
     assert_true(again.round.after_miss);
     assert_int_equal(again.round.tokens.id[1], 22);
