@@ -311,9 +311,16 @@ struct routes {
     int32_t *begin;                 /* [n_experts + 1] first place of each expert */
     int32_t *next;                  /* [n_experts] while places are handed out */
     int32_t *touched;               /* [n_experts] the experts that have rows, ascending */
-    _Atomic uint64_t bytes_read;    /* of expert weights, file format, since backend_routes_init */
+    _Atomic uint64_t bytes_read;    /* of expert weights, file format, since backend_routes_init; a CPU counts */
 };
 bool backend_has_experts(const struct backend *backend);
+/* On this device: places of a pass of cap_rows at most, bytes (0: the shape cannot be), and the struct whose
+ * arrays lie in the device's memory. */
+int32_t backend_places_most(const struct backend *backend, int32_t n_experts, int32_t n_used, int32_t cap_rows);
+size_t backend_routing_bytes(const struct backend *backend, int32_t n_experts, int32_t n_used, int32_t cap_rows);
+void backend_routing_init(const struct backend *backend, struct routes *routes, int32_t n_experts, int32_t n_used,
+                          int32_t cap_rows, void *memory);
+/* The same on the host. */
 size_t backend_routes_bytes(int32_t n_experts, int32_t n_used, int32_t cap_rows);
 void backend_routes_init(struct routes *routes, int32_t n_experts, int32_t n_used, int32_t cap_rows,
                          void *memory);

@@ -95,6 +95,9 @@ struct backend_ops {
     void (*columns)(struct lane *lane, const struct op_columns *op);
     void (*pick)(struct lane *lane, const struct op_pick *op);
     /* experts: all or none */
+    int32_t (*places_most)(int32_t n_experts, int32_t n_used, int32_t cap_rows);
+    size_t (*routes_bytes)(int32_t n_experts, int32_t n_used, int32_t cap_rows);
+    void (*routes_init)(struct routes *routes, int32_t n_experts, int32_t n_used, int32_t cap_rows, void *memory);
     void (*route)(struct lane *lane, const struct op_route *op);
     void (*gather)(struct lane *lane, const struct op_gather *op);
     void (*expert_linear)(struct lane *lane, const struct op_expert_linear *op);

@@ -125,6 +125,22 @@ void backend_rows_init(const struct backend *backend, struct act *act, int32_t n
     backend->ops->act_init(act, n_cols, cap_rows, memory);
 }
 
+int32_t backend_places_most(const struct backend *backend, int32_t n_experts, int32_t n_used, int32_t cap_rows)
+{
+    return backend->ops->places_most(n_experts, n_used, cap_rows);
+}
+
+size_t backend_routing_bytes(const struct backend *backend, int32_t n_experts, int32_t n_used, int32_t cap_rows)
+{
+    return backend->ops->routes_bytes(n_experts, n_used, cap_rows);
+}
+
+void backend_routing_init(const struct backend *backend, struct routes *routes, int32_t n_experts, int32_t n_used,
+                          int32_t cap_rows, void *memory)
+{
+    backend->ops->routes_init(routes, n_experts, n_used, cap_rows, memory);
+}
+
 /* ---- passes ---- */
 enum status backend_desk_create(struct backend *backend, const struct pass_shape *shape, struct pass_desk **out)
 {

@@ -32,10 +32,10 @@ static void place_experts(struct pass_buffers *buffers, const struct model *mode
     const struct model_config *config = &model->config;
     const struct shard *shard = &model->shard;
     const int32_t rows = buffers->cap_rows, n = config->experts.n, n_used = config->experts.n_used;
-    const int32_t places = rows * n_used; /* pass_buffers_create checks that it fits */
-    void *memory = cut(cutter, backend_routes_bytes(n, n_used, rows));
+    const int32_t places = backend_places_most(cutter->backend, n, n_used, rows); /* fits: pass_buffers_create */
+    void *memory = cut(cutter, backend_routing_bytes(cutter->backend, n, n_used, rows));
     if (memory) {
-        backend_routes_init(&buffers->routes, n, n_used, rows, memory);
+        backend_routing_init(cutter->backend, &buffers->routes, n, n_used, rows, memory);
         buffers->routes.first_here = shard->experts.first;
         buffers->routes.n_here = shard->experts.n;
     }

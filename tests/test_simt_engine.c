@@ -176,6 +176,7 @@ static void models_of_other_shapes(void **state)
 {
     static const char *const models[] = { "synth:tiny-256,q4_k,seed=2,vocab=128", "synth:tiny-256,q6_k,seed=2,vocab=128",
                                           "synth:tiny,q4_0,seed=2,vocab=128", "synth:tiny,f16,seed=2,vocab=128",
+                                          "synth:tiny-moe,q8_0,seed=2,vocab=128", "synth:tiny-moe,f32,seed=2,vocab=128",
                                           "synth:smol-30m,q8_0,seed=2,layers=2,vocab=300" };
     struct td_engine_options options;
     (void)state;

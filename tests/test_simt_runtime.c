@@ -368,22 +368,6 @@ static void what_does_not_fit_is_refused(void **state)
     bed_launched(0);
 }
 
-static void models_without_kernels_are_refused(void **state)
-{
-    static const char *const models[][2] = { { "synth:tiny-moe,q8_0,seed=1", "experts" } };
-    (void)state;
-    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
-        struct model_rig rig;
-        struct model_rig_options options = ON_CPU;
-        options.device = "cuda:0";
-        options.name = models[i][0];
-        assert_int_equal(model_rig_open(&rig, &options), STATUS_UNSUPPORTED);
-        assert_non_null(strstr(status_message(), models[i][1]));
-        model_rig_close(&rig);
-    }
-    assert_int_equal(simt_held_bytes(), held_before);
-}
-
 /* An error of the device is for good: every later pass says the same sentence, and closing works. */
 static void an_error_is_for_good(void **state)
 {
@@ -424,7 +408,6 @@ int main(void)
         cmocka_unit_test_setup(gathered_rows_are_rows_filled, begin),
         cmocka_unit_test_setup(devices_that_are_not_there, begin),
         cmocka_unit_test_setup(what_does_not_fit_is_refused, begin),
-        cmocka_unit_test_setup(models_without_kernels_are_refused, begin),
         cmocka_unit_test_setup(an_error_is_for_good, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -166,6 +166,12 @@ static enum status copy(struct backend *backend, void *to, const void *from, siz
     return STATUS_OK;
 }
 
+static int32_t places_most(int32_t n_experts, int32_t n_used, int32_t cap_rows)
+{
+    (void)n_experts;
+    return n_used * cap_rows;
+}
+
 static const struct backend_ops ops = {
     .is_host = true,
     .destroy = destroy,
@@ -180,6 +186,7 @@ static const struct backend_ops ops = {
     .rope_store = cpu_rope_store, .attention = cpu_attention, .swiglu = cpu_swiglu,
     .page_copy = cpu_page_copy, .tap = cpu_tap,
     .exchange = cpu_exchange, .fold = cpu_fold, .columns = cpu_columns, .pick = cpu_pick,
+    .places_most = places_most, .routes_bytes = backend_routes_bytes, .routes_init = backend_routes_init,
     .route = cpu_route, .gather = cpu_gather, .expert_linear = cpu_expert_linear,
     .expert_swiglu = cpu_expert_swiglu, .combine = cpu_combine,
 };

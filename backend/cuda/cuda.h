@@ -107,4 +107,27 @@ void cuda_run_swiglu(struct lane *lane, const struct op_swiglu *op);
 void cuda_run_page_copy(struct lane *lane, const struct op_page_copy *op);
 void cuda_run_tap(struct lane *lane, const struct op_tap *op);
 
+/* ---- ops_experts.c ---- */
+int32_t cuda_places_most(int32_t n_experts, int32_t n_used, int32_t cap_rows);
+void cuda_run_routes_init(struct routes *routes, int32_t n_experts, int32_t n_used, int32_t cap_rows, void *memory);
+void cuda_run_route(struct lane *lane, const struct op_route *op);
+void cuda_run_gather(struct lane *lane, const struct op_gather *op);
+void cuda_run_expert_linear(struct lane *lane, const struct op_expert_linear *op);
+void cuda_run_expert_swiglu(struct lane *lane, const struct op_expert_swiglu *op);
+void cuda_run_combine(struct lane *lane, const struct op_combine *op);
+
+/* ---- what launches share ---- */
+struct cuda_act cuda_act_of(const struct act *act, int kinds);
+static inline struct cuda_weight cuda_weight_of(const struct weight *weight)
+{
+    return (struct cuda_weight){ weight->type, weight->n_out, weight->n_in, weight->data };
+}
+#define CUDA_RUN(lane, launcher, op, what)                                            \
+    do {                                                                              \
+        const cudaStream_t stream_ = cuda_lane_enter(cuda_lane_of(lane));             \
+        if (stream_ != NULL) {                                                        \
+            cuda_ok(cuda_backend_of((lane)->backend), launcher((op), stream_), what); \
+        }                                                                             \
+    } while (0)
+
 #endif

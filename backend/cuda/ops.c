@@ -23,49 +23,36 @@ void cuda_act_init(struct act *act, int32_t n_cols, int32_t cap_rows, void *memo
                          .q8 = (unsigned char *)memory + f32_bytes(n_cols, cap_rows) };
 }
 
-static struct cuda_act act_of(const struct act *act, int kinds)
+struct cuda_act cuda_act_of(const struct act *act, int kinds)
 {
     return (struct cuda_act){ .n_cols = act->n_cols, .f32_stride = f32_stride(act->n_cols),
                               .f32 = kinds & ACT_F32 ? act->f32 : NULL, .q8 = kinds & ACT_Q8 ? act->q8 : NULL };
 }
 
-static struct cuda_weight weight_of(const struct weight *weight)
-{
-    return (struct cuda_weight){ weight->type, weight->n_out, weight->n_in, weight->data };
-}
-
 /* ---- launches ---- */
-#define LAUNCH(lane, launcher, op, what)                                            \
-    do {                                                                            \
-        const cudaStream_t stream_ = cuda_lane_enter(cuda_lane_of(lane));           \
-        if (stream_ != NULL) {                                                      \
-            cuda_ok(cuda_backend_of((lane)->backend), launcher((op), stream_), what); \
-        }                                                                           \
-    } while (0)
-
 void cuda_run_embed(struct lane *lane, const struct op_embed *op)
 {
-    const struct cuda_op_embed job = { weight_of(op->table), op->token, op->out, op->n_rows };
-    LAUNCH(lane, cuda_embed, &job, "the embedding");
+    const struct cuda_op_embed job = { cuda_weight_of(op->table), op->token, op->out, op->n_rows };
+    CUDA_RUN(lane, cuda_embed, &job, "the embedding");
 }
 
 void cuda_run_norm(struct lane *lane, const struct op_norm *op)
 {
     const struct cuda_op_norm job = { .x = op->x, .row_idx = op->row_idx, .weight = op->weight, .eps = op->eps,
-                                      .n_rows = op->n_rows, .out = act_of(op->out, op->kinds) };
-    LAUNCH(lane, cuda_norm, &job, "a norm");
+                                      .n_rows = op->n_rows, .out = cuda_act_of(op->out, op->kinds) };
+    CUDA_RUN(lane, cuda_norm, &job, "a norm");
 }
 
 void cuda_run_quantize(struct lane *lane, const struct op_quantize *op)
 {
-    const struct cuda_op_quantize job = { act_of(op->act, ACT_F32 | ACT_Q8), op->n_rows };
-    LAUNCH(lane, cuda_quantize, &job, "quantising activations");
+    const struct cuda_op_quantize job = { cuda_act_of(op->act, ACT_F32 | ACT_Q8), op->n_rows };
+    CUDA_RUN(lane, cuda_quantize, &job, "quantising activations");
 }
 
 void cuda_run_swiglu(struct lane *lane, const struct op_swiglu *op)
 {
-    const struct cuda_op_swiglu job = { op->gate, op->up, op->n_rows, act_of(op->out, op->kinds) };
-    LAUNCH(lane, cuda_swiglu, &job, "SwiGLU");
+    const struct cuda_op_swiglu job = { op->gate, op->up, op->n_rows, cuda_act_of(op->out, op->kinds) };
+    CUDA_RUN(lane, cuda_swiglu, &job, "SwiGLU");
 }
 
 /* A launch takes parts of one type: neighbours of another begin a launch of their own. */
@@ -74,14 +61,14 @@ void cuda_run_linear(struct lane *lane, const struct op_linear *op)
     ASSERT(op->n_parts >= 1 && op->n_parts <= LINEAR_PARTS);
     for (int32_t first = 0; first < op->n_parts;) {
         const enum tensor_type type = op->part[first].weight->type;
-        struct cuda_op_linear job = { .n_rows = op->n_rows, .x = act_of(op->x, backend_act_kind(type)) };
+        struct cuda_op_linear job = { .n_rows = op->n_rows, .x = cuda_act_of(op->x, backend_act_kind(type)) };
         int32_t p = first;
         for (; p < op->n_parts && op->part[p].weight->type == type; p++) {
             job.part[job.n_parts++] = (struct cuda_linear_part){
-                .weight = weight_of(op->part[p].weight), .out = op->part[p].out, .add = op->part[p].add,
+                .weight = cuda_weight_of(op->part[p].weight), .out = op->part[p].out, .add = op->part[p].add,
                 .bias = op->part[p].bias };
         }
-        LAUNCH(lane, cuda_linear, &job, "a linear layer");
+        CUDA_RUN(lane, cuda_linear, &job, "a linear layer");
         first = p;
     }
 }
@@ -92,7 +79,7 @@ void cuda_run_rope_store(struct lane *lane, const struct op_rope_store *op)
         .q = op->q, .k = op->k, .v = op->v, .cos = op->cos, .sin = op->sin, .position = op->position,
         .slot = op->slot, .store = *op->store, .layer = op->layer, .n_rows = op->n_rows, .n_heads = op->n_heads,
         .rope_dims = op->rope_dims, .q_norm = op->q_norm, .k_norm = op->k_norm, .norm_eps = op->norm_eps };
-    LAUNCH(lane, cuda_rope_store, &job, "RoPE and the KV store");
+    CUDA_RUN(lane, cuda_rope_store, &job, "RoPE and the KV store");
 }
 
 /* As many rows at a time as the scratch holds; a desk holds one of the longest context at least. */
@@ -115,14 +102,14 @@ void cuda_run_attention(struct lane *lane, const struct op_attention *op)
             .views = op->views, .seq_of_row = op->seq_of_row + first, .position = op->position + first,
             .store = *op->store, .layer = op->layer, .n_rows = left < step ? left : step, .n_heads = op->n_heads,
             .window = op->window, .scale = op->scale, .n_segments = room.n_segments, .scratch = room.scratch };
-        LAUNCH(lane, cuda_attention, &job, "attention");
+        CUDA_RUN(lane, cuda_attention, &job, "attention");
     }
 }
 
 void cuda_run_page_copy(struct lane *lane, const struct op_page_copy *op)
 {
     const struct cuda_op_page_copy job = { *op->store, op->src, op->dst };
-    LAUNCH(lane, cuda_page_copy, &job, "copying a page");
+    CUDA_RUN(lane, cuda_page_copy, &job, "copying a page");
 }
 
 /* To memory of the host that may be anything, so the lane is waited for. */

@@ -114,6 +114,9 @@ static const struct backend_ops ops = {
     .embed = cuda_run_embed, .norm = cuda_run_norm, .quantize = cuda_run_quantize, .linear = cuda_run_linear,
     .rope_store = cuda_run_rope_store, .attention = cuda_run_attention, .swiglu = cuda_run_swiglu,
     .page_copy = cuda_run_page_copy, .tap = cuda_run_tap,
+    .places_most = cuda_places_most, .routes_bytes = cuda_routes_bytes, .routes_init = cuda_run_routes_init,
+    .route = cuda_run_route, .gather = cuda_run_gather, .expert_linear = cuda_run_expert_linear,
+    .expert_swiglu = cuda_run_expert_swiglu, .combine = cuda_run_combine,
 };
 
 int cuda_device_count(void)

@@ -185,15 +185,14 @@ void cuda_weight_fill(enum tensor_type type, int32_t n_in, int32_t first_out, in
     }
 }
 
-/* A tile is planes of 16 bytes a lane, but for Q6_K's halves behind each segment's scales. */
+/* A tile is planes of 16 bytes a lane, but for what some types have behind the first plane of a header: halves. */
 void cuda_weight_move(enum tensor_type type, int32_t n_in, struct cuda_lane_place from, struct cuda_lane_place to)
 {
     const size_t header = (size_t)cuda_header_bytes(type), n = cuda_tile_bytes(type, n_in);
-    const size_t segment = header > 0 ? cuda_segment_bytes(type) : n;
+    const size_t segment = header > 0 ? cuda_segment_bytes(type) : n, halves = header % CUDA_PLANE_BYTES;
     for (size_t at = 0; at < n;) {
-        const size_t in_segment = at % segment;
-        const bool halves = header > CUDA_PLANE_BYTES && in_segment == CUDA_PLANE_BYTES;
-        const size_t bytes = halves ? 2 : CUDA_LOAD_BYTES;
+        const bool is_halves = halves > 0 && at % segment == CUDA_PLANE_BYTES;
+        const size_t bytes = is_halves ? halves / CUDA_WARP : (size_t)CUDA_LOAD_BYTES;
         memcpy(to.tile + at + (size_t)to.lane * bytes, from.tile + at + (size_t)from.lane * bytes, bytes);
         at += CUDA_WARP * bytes;
     }
