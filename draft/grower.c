@@ -15,6 +15,9 @@ const float *grower_forward(struct grower *grower, const struct pass *pass)
     model_draft_wait(model, model_forward(model->options.model, lane, &model->store, &grower->pass, grower->buffers),
                      begin_ns);
     grower->report.rows += (uint64_t)pass->n_rows;
+    if (backend_health(model->backend) != STATUS_OK) {
+        return NULL; /* I9; a device that failed once fails every pass from then on */
+    }
     return pass_buffers_logits(grower->buffers);
 }
 
@@ -163,6 +166,9 @@ static void grow(struct grower *grower, const struct grower_call *call)
         }
         const int64_t step_ns = clock_now_ns();
         const float *logits = grower_forward(grower, batch_pass(grower->batch));
+        if (logits == NULL) {
+            break;
+        }
         if (mutant(MUTANT_TABLE_READY_EARLY)) {
             publish_step(grower, step);
         }

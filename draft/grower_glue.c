@@ -94,5 +94,5 @@ bool grower_glue_pass(struct grower *grower, const float **logits)
         return false;
     }
     *logits = grower_forward(grower, batch_pass(grower->batch));
-    return true;
+    return *logits != NULL;
 }

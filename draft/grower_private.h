@@ -75,7 +75,7 @@ struct grower {
     uint64_t bytes;
 };
 
-/* Runs a pass; logits rows of row_len floats. */
+/* Runs a pass; logits rows of row_len floats, NULL: the device failed. */
 const float *grower_forward(struct grower *grower, const struct pass *pass);
 size_t grower_row_len(const struct grower *grower);
 /* Branches of a round, as asked for or as measured times advise. */
@@ -84,7 +84,7 @@ int32_t grower_budget(const struct grower *grower);
 /* ---- grower_glue.c ---- */
 /* Enters the rounds' places and takes pages. */
 void grower_enter(struct grower *grower, const struct grower_call *call);
-/* A pass over what rounds lack. False: nothing does. *logits: rows of those whose first_logits it set. */
+/* A pass over what rounds lack. False: nothing does, or the device failed. *logits: rows of those whose first_logits it set. */
 bool grower_glue_pass(struct grower *grower, const float **logits);
 
 /* ---- grower_fork.c ---- */

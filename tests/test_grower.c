@@ -406,6 +406,37 @@ static void pages_run_out(void **state)
     grower_rig_close(&rig);
 }
 
+static int32_t n_healthy_passes;
+
+static enum status sick_after_a_while(struct backend *backend)
+{
+    (void)backend;
+    return n_healthy_passes-- > 0 ? STATUS_OK : STATUS_IO;
+}
+
+/* What a device says after it failed is not listened to; what it said before stands. */
+static void a_device_that_fails_prepares_nothing_more(void **state)
+{
+    (void)state;
+    struct grower_rig_options options = grower_rig_defaults();
+    for (int32_t n_healthy = 0; n_healthy < 6; n_healthy++) {
+        grower_rig_open(&rig, &options);
+        struct backend_ops ops = *rig.fresh.backend->ops;
+        const struct backend_ops *healthy = rig.fresh.backend->ops;
+        ops.health = sick_after_a_while;
+        grower_seq_start(&seqs[0], 0, 9, 20);
+        n_healthy_passes = n_healthy;
+        rig.fresh.backend->ops = &ops;
+        grower_rig_run(&rig, seqs, 1);
+        assert_int_equal(rig.n_passes, n_healthy + 1);
+        assert_int_equal(n_ready(0), n_healthy - 1);
+        grower_rig_run(&rig, seqs, 1);
+        assert_int_equal(n_ready(0), -1);
+        rig.fresh.backend->ops = healthy;
+        grower_rig_close(&rig);
+    }
+}
+
 /* ---- stops ---- */
 static void a_stop_leaves_what_was_grown(void **state)
 {
@@ -657,6 +688,7 @@ int main(void)
         cmocka_unit_test(the_context_ends),
         cmocka_unit_test(a_round_beyond_the_context_is_left_alone),
         cmocka_unit_test(pages_run_out),
+        cmocka_unit_test(a_device_that_fails_prepares_nothing_more),
         cmocka_unit_test(a_stop_leaves_what_was_grown),
         cmocka_unit_test(nothing_may_be_read_before_it_is_there),
         cmocka_unit_test(long_prompts_are_caught_up_on_in_chunks),
