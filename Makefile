@@ -81,7 +81,7 @@ CFLAGS_SIMT := -std=c++17 $(if $(DEBUG),-O0,-O2) -g -I. -Itests/simt/include -MM
 # IEEE rounding, fused where the source says so. Native code for sm_80 and sm_90, PTX for what comes after.
 CFLAGS_CUDA := -std=c++17 -O3 -lineinfo -I. --fmad=false --ftz=false --prec-div=true --prec-sqrt=true \
                --Werror all-warnings -Xcompiler -Wall,-ffp-contract=off,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics \
-               -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
+               --compress-mode=size -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
 
 # Instruction sets per file, chosen at run time.
 ISA_FLAGS_scalar :=

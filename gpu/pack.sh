@@ -13,7 +13,7 @@ for program in "$build/gpu/gpu_parity" "$build/gpu/gpu_bench" "$build/tandem"; d
         while read -r library; do cp -L "$library" "$folder/lib/"; done || true
 done
 cp models/*.gguf models/*.ids "$folder/models/"
-cp gpu/summary.awk "$folder/"
+cp gpu/summary.awk gpu/engine.sh "$folder/"
 cp gpu/run.sh "$folder/run"
 chmod +x "$folder/run"
 git describe --always --dirty --exclude='*' >"$folder/commit" 2>/dev/null || echo unknown >"$folder/commit"

@@ -18,9 +18,9 @@ mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
 results=$out/results.jsonl summary=$out/summary.md
 begin=$(date +%s)
-parity_seconds=${PARITY_SECONDS:-100} bench_seconds=${BENCH_SECONDS:-150}
-engine_seconds=${ENGINE_SECONDS:-130} sanitizer_seconds=${SANITIZER_SECONDS:-70}
-parity=${GPU_PARITY:-$here/gpu_parity} bench=${GPU_BENCH:-$here/gpu_bench} # a test puts others here
+parity_seconds=${PARITY_SECONDS:-90} bench_seconds=${BENCH_SECONDS:-150}
+engine_seconds=${ENGINE_SECONDS:-150} sanitizer_seconds=${SANITIZER_SECONDS:-50}
+parity=$here/gpu_parity bench=$here/gpu_bench
 commit=$(cat "$here/commit" 2>/dev/null || echo unknown)
 failed=0
 LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
@@ -96,56 +96,7 @@ else
 fi
 
 # ---- engine ----
-# engine NAME ARGUMENTS...: a stage of the program's own; its lines of JSON are taken over
-engine() {
-    name=$1
-    shift
-    left=$((engine_seconds - ($(date +%s) - engine_begin)))
-    if [ "$left" -lt 5 ]; then
-        note "$name" "not run: the time for models is used up"
-        return
-    fi
-    timeout -k 5 "$left" "$here/tandem" "$@" --target "$target" >"$out/$name.out" 2>"$out/$name.log" </dev/null
-    code=$?
-    grep '^{"bench"' "$out/$name.out" >>"$results"
-    if [ "$code" -eq 0 ]; then
-        note "$name" "ran: tandem $*"
-    else
-        failed=1
-        note "$name" "$(why $code "$left"): $(tail -n 1 "$out/$name.log")"
-    fi
-}
-# The same text from the CPU and from the device: digests of the logits that chose it.
-digest_of() { sed -n 's/.*"logits_digest":"\([^"]*\)".*/\1/p' "$1"; }
-equivalence() {
-    timeout -k 5 60 "$here/tandem" run --json --quiet --prompt "Once upon a time" --max-tokens 64 --target "$target" "$@" --target-device cpu \
-        >"$out/cpu.json" 2>"$out/equivalence.log" </dev/null
-    timeout -k 5 60 "$here/tandem" run --json --quiet --prompt "Once upon a time" --max-tokens 64 --target "$target" "$@" --target-device cuda:0 \
-        >"$out/cuda.json" 2>>"$out/equivalence.log" </dev/null
-    cpu=$(digest_of "$out/cpu.json") cuda=$(digest_of "$out/cuda.json")
-    if [ -n "$cpu" ] && [ "$cpu" = "$cuda" ]; then
-        note "engine $*" "the CPU and the device write the same text from the same logits, digest $cpu"
-    else
-        failed=1
-        note "engine $*" "digest $cpu on the CPU, ${cuda:-none} on the device: $(tail -n 1 "$out/equivalence.log")"
-    fi
-}
-engine_begin=$(date +%s) target=$here/models/stories15M.Q8_0.gguf
-if [ ! -x "$here/tandem" ]; then
-    note engine "not run: the program is not in this folder"
-elif ! timeout -k 5 30 "$here/tandem" run --quiet --prompt x --max-tokens 2 --target "$target" --target-device cuda:0 \
-    >"$out/engine.out" 2>"$out/engine.log" </dev/null; then
-    note engine "not run: $(tail -n 1 "$out/engine.log")"
-else
-    equivalence --temperature 0
-    equivalence --temperature 1 --seed 7
-    if [ -f "$here/models/stories-draft.gguf" ]; then
-        equivalence --temperature 1 --seed 7 --k 4 --draft "$here/models/stories-draft.gguf"
-    fi
-    engine bench-decode bench decode --quick --target-device cuda:0
-    engine bench-speculate bench speculate --quick --target-device cuda:0 --draft-device cuda:0
-    engine bench-ssd bench ssd --quick --target-device cuda:0 --draft-device cpu
-fi
+. "$here/engine.sh"
 
 # ---- sanitizer ----
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
@@ -155,7 +106,9 @@ else
     TANDEM_TEST_QUICK=1 timeout -k 5 "$sanitizer_seconds" "$sanitizer" --error-exitcode 9 "$parity" rows choose accept \
         >"$out/sanitizer.log" 2>&1
     code=$?
+    grep -q 'Device not supported' "$out/sanitizer.log" && code=unsupported
     case $code in
+    unsupported) note sanitizer "not run: the tool says that it does not support this device here" ;;
     0) note sanitizer "memcheck of suites rows, choose, accept: nothing found" ;;
     124 | 137) note sanitizer "memcheck $(why $code "$sanitizer_seconds"), nothing found until then: $(grep -c 'Invalid' "$out/sanitizer.log") findings" ;;
     *) failed=1; note sanitizer "ended with $code: $(grep -m 1 -E 'Invalid|ERROR SUMMARY' "$out/sanitizer.log")" ;;

@@ -22,7 +22,7 @@ check "an unknown suite is refused" unknown_suite
 suite=$dir/suite
 mkdir -p "$suite"
 cp gpu/run.sh "$suite/run"
-cp gpu/summary.awk "$suite/"
+cp gpu/summary.awk gpu/engine.sh "$suite/"
 printf '#!/bin/sh\nexec "%s" rows accept\n' "$(realpath "$emulated")" >"$suite/gpu_parity"
 chmod +x "$suite/gpu_parity"
 act() {
@@ -58,6 +58,30 @@ check "a line a case" equal_cases
 named() { grep -q "| engine | not run: the program is not in this folder |" "$dir/results/summary.md" &&
     grep -q "| roof read | 7 | 6 ... 8 | GB/s |" "$dir/results/summary.md"; }
 check "what did not run is named, what did is in a table" named
+
+# A program whose texts all have one digest, but for those of $1.
+act_tandem() {
+    cat >"$suite/tandem" <<ACT
+#!/bin/sh
+digest=ab
+case "\$*" in *"$1"*) digest=cd ;; esac
+echo "{\"tok_per_s\":50.5,\"tokens_per_pass\":2.5,\"logits_digest\":\"\$digest\"}"
+ACT
+    chmod +x "$suite/tandem"
+}
+act_tandem nothing-of-this
+check "models whose texts agree" run_suite 0
+engine_lines() { lines_are_whole && [ "$(grep -c '"gpu-engine"' "$dir/results/results.jsonl")" -eq 17 ]; }
+check "a line a text" engine_lines
+act_tandem "--ahead on --draft-device cpu"
+check "a text that differs is a failure" run_suite 1
+differs() { [ "$(grep -c 'digest cd, the CPU' "$dir/results/summary.md")" -eq 3 ]; }
+check "and named" differs
+printf '#!/bin/sh\necho "it is acted" >&2\nexit 1\n' >"$suite/tandem"
+check "a program that has no such device is no failure" run_suite 0
+refused() { grep -q "| engine | not run: it is acted |" "$dir/results/summary.md"; }
+check "but is named with its sentence" refused
+rm "$suite/tandem"
 
 act 4 0
 check "no GPU: says so and ends with 4" run_suite 4
