@@ -44,6 +44,8 @@ static bool serve(struct ahead *ahead, struct draft_ask *ask)
     for (int32_t i = 0; i < n; i++) {
         ask->proposal.prob[i] = ask->wants_prob ? branch->prob[i] : NULL;
     }
+    ahead->served[ask->place].n = n;
+    memcpy(ahead->served[ask->place].token, branch->next, (size_t)n * sizeof *branch->next);
     timeline_mark(TIMELINE_STEP, &timeline_hit, outcome.n_accepted, n);
     ahead->report.hits++;
     ahead->report.branches_used++;
@@ -91,7 +93,7 @@ static void propose_in_turn(struct ahead *ahead, struct draft_ask *asks, int32_t
 {
     ahead->report.turns++;
     for (int32_t i = 0; i < n_asks; i++) {
-        ahead->was_miss[asks[i].place] = true;
+        ahead->served[asks[i].place].n = 0;
     }
     ahead_fallback_run(ahead, AHEAD_FALLBACK_DRAFT, asks, n_asks);
 }
@@ -125,9 +127,8 @@ static void propose(struct draft *base, struct draft_ask *asks, int32_t n_asks)
     }
     for (int32_t i = 0; i < n_asks; i++) {
         asks[i].proposal.n = 0;
-        ahead->was_miss[asks[i].place] = false;
+        ahead->served[asks[i].place].n = 0;
         if (asks[i].k_max > 0 && !is_fresh(&asks[i]) && !serve(ahead, &asks[i])) {
-            ahead->was_miss[asks[i].place] = true;
             ahead->missed[n_missed] = asks[i];
             ahead->missed_idx[n_missed++] = i;
         }
@@ -166,6 +167,14 @@ static int32_t k_next_of(const struct ahead *ahead, const struct draft_ask *ask)
     return is_short ? ask->fixed_k : ahead->options.grower.model.common.k_max;
 }
 
+/* What is verified is what a hit served, or the beginning of it: not a fallback's, nor another source's. */
+static bool is_after_hit(const struct ahead *ahead, const struct draft_ask *ask, int32_t n_chain)
+{
+    const struct ahead_served *served = &ahead->served[ask->place];
+    return served->n > 0 && n_chain <= served->n &&
+           memcmp(served->token, ask->proposal.token, (size_t)n_chain * sizeof *served->token) == 0;
+}
+
 static void add_round(struct ahead *ahead, struct ahead_job *job, const struct draft_ask *ask)
 {
     const int32_t n_chain = draft_proposal_chain_len(&ask->proposal);
@@ -178,7 +187,7 @@ static void add_round(struct ahead *ahead, struct ahead_job *job, const struct d
         .n_tokens = ask->n_tokens, .n_prompt = ask->n_prompt, .n_proposed = n_chain,
         .k_next = k_next_of(ahead, ask), .params = &text->params,
         .tenant = ask->tenant, .wants_prob = ask->wants_prob,
-        .after_miss = ahead->was_miss[ask->place] && !mutant(MUTANT_MISS_LEARNED_AS_HIT) };
+        .after_miss = !is_after_hit(ahead, ask, n_chain) && !mutant(MUTANT_MISS_LEARNED_AS_HIT) };
     table->place = ask->place;
     table->seq_id = ask->seq_id;
     table->epoch = ask->epoch;
@@ -274,7 +283,7 @@ static void destroy(struct draft *base)
     mem_free(ahead->leaving);
     mem_free(ahead->missed);
     mem_free(ahead->missed_idx);
-    mem_free(ahead->was_miss);
+    mem_free(ahead->served);
     if (ahead->lookup != NULL) {
         ahead->lookup->kind->destroy(ahead->lookup);
     }
@@ -323,8 +332,8 @@ static enum status open_ahead(struct ahead *ahead)
     ahead->leaving = mem_alloc(n, sizeof *ahead->leaving);
     ahead->missed = mem_alloc(n, sizeof *ahead->missed);
     ahead->missed_idx = mem_alloc(n, sizeof *ahead->missed_idx);
-    ahead->was_miss = mem_alloc(n, sizeof *ahead->was_miss);
-    if (ahead->leaving == NULL || ahead->missed == NULL || ahead->missed_idx == NULL || ahead->was_miss == NULL) {
+    ahead->served = mem_alloc(n, sizeof *ahead->served);
+    if (ahead->leaving == NULL || ahead->missed == NULL || ahead->missed_idx == NULL || ahead->served == NULL) {
         return status_fail(STATUS_NO_MEMORY, "no memory for the rounds of %zu sequences", n);
     }
     TRY(draft_ngram_create(&ahead->options.grower.model.common, &ahead->lookup));

@@ -40,7 +40,7 @@ struct ahead_round {
     const struct sampling_params *params; /* of the sequence; its biases live as long as it runs */
     uint64_t tenant;
     bool wants_prob;            /* rejection rule */
-    bool after_miss;            /* the proposal is a fallback's: outcomes are learned apart */
+    bool after_miss;            /* the proposal is no hit's: outcomes are learned apart */
 };
 
 /* What was prepared for the outcome "n_accepted, then token". */

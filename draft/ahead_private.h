@@ -55,6 +55,9 @@ struct ahead_modes {
     int32_t n_since_trial, wait;   /* windows */
 };
 
+/* What a hit proposed in this step; n 0: it was none. */
+struct ahead_served { int32_t n, token[DRAFT_MAX_NODES]; };
+
 struct ahead {
     struct draft base;
     struct ahead_options options;
@@ -71,7 +74,7 @@ struct ahead {
     int32_t n_leaving;
     struct draft_ask *missed;      /* [max_batch] asks of a fallback */
     int32_t *missed_idx;
-    bool *was_miss;                /* [max_batch] by place: its proposal is a fallback's */
+    struct ahead_served *served;   /* [max_batch] by place */
     int64_t begin_ns, verify_ns;   /* of the pass under way; how long the last one took, .. */
     int32_t begin_rows, verify_rows; /* .. with how many rows */
     double k_fallback, fallback_seconds; /* averages over steps with misses */

@@ -210,21 +210,41 @@ static void prepared_or_not_the_proposals_are_the_same(void **state)
     }
 }
 
-/* What a fallback proposed is another draft's work: its outcomes say nothing of those after a hit. */
+static void spoil_first(struct draft_rig *r, struct draft_ask *asks, int32_t n_asks)
+{
+    for (int32_t i = 0; i < n_asks; i++) {
+        asks[i].proposal.token[0] = (asks[i].proposal.token[0] + 1) % r->target->n_vocab;
+    }
+}
+
+static void shorten(struct draft_rig *r, struct draft_ask *asks, int32_t n_asks)
+{
+    (void)r;
+    for (int32_t i = 0; i < n_asks; i++) {
+        asks[i].proposal.n = asks[i].proposal.n > 2 ? 2 : asks[i].proposal.n;
+    }
+}
+
+/* What a fallback or another source proposed is another draft's work: its outcomes say nothing of those
+ * after a hit. */
 static void outcomes_after_a_miss_are_learned_apart(void **state)
 {
     (void)state;
-    for (int32_t kept = 0; kept <= 100; kept += 100) {
+    static const struct { int32_t kept; void (*after)(struct draft_rig *, struct draft_ask *, int32_t); } turns[] = {
+        { 0, NULL }, { 100, NULL }, { 100, spoil_first }, { 100, shorten },
+    };
+    for (int32_t turn = 0; turn < 4; turn++) {
         struct ahead_options ahead = ahead_defaults();
         struct draft_rig_options options = draft_rig_defaults();
-        ahead.kept_hits = kept;
+        ahead.kept_hits = turns[turn].kept;
         options.ahead = &ahead;
         draft_rig_open(&rig, &options);
+        rig.after_propose = turns[turn].after;
         draft_rig_submit(&rig, &(struct draft_rig_request){ .prompt_seed = 1, .n_prompt = 9, .max_tokens = 60 });
         draft_rig_run(&rig);
         draft_rig_settle(&rig);
         const struct fanout_counts *counts = draft_rig_ahead(&rig)->grower->counts;
-        if (kept == 0) {
+        if (turn % 2 == 0) {
             assert_int_equal(counts[0].n_outcomes, 0);
             assert_true(counts[1].n_outcomes > 6);
         } else {

@@ -130,7 +130,7 @@ static void count_stats(struct tally *tally, const struct subject *subject, cons
     /* where the engine chooses, side branches may be among them, of which one at most is right */
     const bool is_own = subject->drafts_itself && cell->k < K_AUTO;
     tally->n_refused_own += is_own && d == DRAFT_MODEL ? proposed - accepted : 0;
-    tally->n_refused_own += is_own && d == DRAFT_AHEAD /* source 0: what was prepared */
+    tally->n_refused_own += is_own && (d == DRAFT_AHEAD || d == DRAFT_REMOTE) /* source 0: what was prepared */
                                 ? b->drafted.proposed_by_source[0] - a->drafted.proposed_by_source[0] -
                                       (b->drafted.accepted_by_source[0] - a->drafted.accepted_by_source[0])
                                 : 0;
