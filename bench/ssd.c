@@ -3,9 +3,10 @@
  *
  *     cores     plain            in turn                    ahead
  *     each      target's core    a core each                a core each, no help
- *     shared    both             both, by turns             a core each, each helps the other
- *     virtual target   as each, but the target's passes last as long as those of a device on which one
- *               token of the draft costs 0.13 of them (target/virtual_target.h)
+ *     shared    both             both, by turns             a core each, each helps the other; and auto,
+ *                                                           which takes what it measures to be faster
+ *     virtual target   the target's passes last as long as those of a device on which one token of the
+ *               draft costs 0.13 of them (target/virtual_target.h), and leave both cores to the draft
  *     virtual pair     and the draft's passes last as long as those of a device on which the rows of all
  *               branches cost what one does
  *
@@ -44,7 +45,7 @@ struct way {
     struct samples rates;
     struct run_result sum;
 };
-enum { PLAIN, IN_TURN, AHEAD, N_WAYS };
+enum { PLAIN, IN_TURN, AHEAD, AUTO, N_WAYS }; /* AUTO: whichever is faster, as measured on the way; shared cores only */
 struct ssd_run {
     const struct ssd_case *which;
     char target[NAME_CAP], first_core[CORE_CAP], second_core[CORE_CAP], both_cores[CORE_CAP];
@@ -113,7 +114,7 @@ static enum status find_best_k(struct ssd_run *run, int way)
 static enum status repeat(struct ssd_run *run, int variant)
 {
     struct run_result results[N_WAYS];
-    for (int way = 0; way < N_WAYS; way++) {
+    for (int way = 0; way < N_WAYS && run->way[way].engine != NULL; way++) {
         TRY(run_way(run, way, run->way[way].k, variant, &results[way]));
         if (results[way].digest != results[0].digest) {
             return status_fail(STATUS_DIFFERENT, "%s, K %d: digest %016llx, %016llx by plain decoding", run->target,
@@ -200,11 +201,11 @@ static enum status write_run(const struct ssd_run *run)
                          ahead->k * per(counts->grow_seconds, counts->grow_steps);
     struct td_engine_info info;
     td_engine_get_info(ahead->engine, &info);
-    json_t *which = json_pack("{s:s,s:f,s:f,s:i,s:i,s:f,s:s,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:b,s:b,s:f}",
+    json_t *which = json_pack("{s:s,s:f,s:f,s:i,s:i,s:f,s:s,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:b,s:b,s:f}",
         "pair", run->target, "cost", plain_pass > 0 ? token_seconds(run) / plain_pass : 0.0, "agree", acceptance(run),
         "k", ahead->k, "k_in_turn", run->way[IN_TURN].k, "mq", budget_of(run), "cores", cores_names[c->cores],
         "plain", samples_median(&run->way[PLAIN].rates), "sd", samples_median(&run->way[IN_TURN].rates),
-        "ssd", samples_median(&ahead->rates), "predicted", predicted.rate, "ssd_over_sd", samples_median(&run->ratios),
+        "ssd", samples_median(&ahead->rates), "auto", samples_median(&run->way[AUTO].rates), "predicted", predicted.rate, "ssd_over_sd", samples_median(&run->ratios),
         "speedup_vs_plain", samples_median(&ahead->rates) / samples_median(&run->way[PLAIN].rates),
         "hit", share((double)counts->hits, (double)counts->misses), "hit_predicted", predicted.hit,
         "hidden", share(counts->hidden_seconds, counts->exposed_seconds),
@@ -220,13 +221,17 @@ static enum status write_run(const struct ssd_run *run)
 /* ---- opening ---- */
 static enum status open_way(struct ssd_run *run, int way)
 {
-    const int is_divided = run->which->cores != CORES_SHARED || way == AHEAD;
+    static const char *const whens[N_WAYS] = { "off", "off", "on", "auto" };
+    const enum cores cores = run->which->cores;
+    const int is_divided = cores != CORES_SHARED || way >= AHEAD;
+    /* A virtual target leaves its core to the draft while it waits. */
+    const char *draft_cores = cores == CORES_VIRTUAL_TARGET ? run->both_cores : run->second_core;
     return run_engine_open(&(struct run_engine_options){
         .target = run->target, .draft = "auto", .isa = run->which->options->isa, .max_batch = 1, .k = -1,
-        .context = CONTEXT, .ahead = way == AHEAD ? "on" : "off",
+        .context = CONTEXT, .ahead = whens[way],
         .target_device = is_divided ? run->first_core : run->both_cores,
-        .draft_device = is_divided ? run->second_core : NULL,
-        .keeps_apart = run->which->cores != CORES_SHARED, .virtual_pass_us = run->virtual_pass_us,
+        .draft_device = is_divided ? draft_cores : NULL,
+        .keeps_apart = cores != CORES_SHARED, .virtual_pass_us = run->virtual_pass_us,
         .virtual_draft_us = run->virtual_draft_us }, &run->way[way].engine);
 }
 
@@ -263,11 +268,17 @@ out:
 static enum status measure(struct ssd_run *run)
 {
     const int reps = bench_reps(run->which->options, 7, 2);
+    struct run_result warmed;
     TRY(open_way(run, IN_TURN));
     TRY(open_way(run, AHEAD));
     run->way[PLAIN].engine = run->way[IN_TURN].engine;
     TRY(find_best_k(run, IN_TURN));
     TRY(find_best_k(run, AHEAD));
+    if (run->which->cores == CORES_SHARED) {
+        TRY(open_way(run, AUTO));
+        run->way[AUTO].k = run->way[IN_TURN].k;
+        TRY(run_way(run, AUTO, run->way[AUTO].k, 0, &warmed));
+    }
     for (int i = 0; i < reps; i++) {
         TRY(repeat(run, 3 + i));
     }
@@ -288,7 +299,7 @@ static enum status measure_case(const struct ssd_case *c)
     run->which = c;
     snprintf(run->first_core, sizeof run->first_core, "cpu:%d", cpus[0]);
     snprintf(run->second_core, sizeof run->second_core, "cpu:%d", cpus[1]);
-    snprintf(run->both_cores, sizeof run->both_cores, "cpu:%d,%d", cpus[0], cpus[1]);
+    snprintf(run->both_cores, sizeof run->both_cores, "cpu:%d,%d", cpus[1], cpus[0]);
     if (c->agree >= 0) {
         snprintf(run->target, sizeof run->target, "%s,agree=%g,tail=%g,seed=1", c->pair, c->agree, TAIL);
     } else {
@@ -298,6 +309,7 @@ static enum status measure_case(const struct ssd_case *c)
     if (status == STATUS_OK) {
         status = measure(run);
     }
+    close_way(run, AUTO);
     close_way(run, AHEAD);
     close_way(run, IN_TURN);
     mem_free(run);
@@ -336,6 +348,7 @@ static enum status measure_virtual(struct ssd_case c)
 {
     c.pair = c.options->quick ? quick_patient_pair : patient_pair;
     c.agree = 0.89;
+    c.n_tokens = c.options->quick ? c.n_tokens : 256; /* a stream's first round is prepared by its prompt alone */
     memset(c.ks, 0, sizeof c.ks);
     c.ks[0] = 7;
     c.cores = CORES_VIRTUAL_TARGET;
@@ -348,7 +361,7 @@ static enum status measure_virtual(struct ssd_case c)
 enum status bench_ssd(const struct bench_options *options)
 {
     static const double agreements[] = { 0.8, 0.89 };
-    const struct ssd_case full = { .options = options, .ks = { 2, 3, 4, 5, 6, 8 }, .n_tokens = 96 };
+    const struct ssd_case full = { .options = options, .ks = { 2, 3, 4, 6 }, .n_tokens = 128 };
     const struct ssd_case quick = { .options = options, .ks = { 4 }, .n_tokens = 24 };
     struct ssd_case c = options->quick ? quick : full;
     if (options->target != NULL) {
