@@ -122,14 +122,15 @@ static void close_chain(struct draft_chains *chains, struct draft_chain *chain)
 }
 
 /* A sequence alone catches up at once. Where others wait for their tokens, whole prompts share the rows
- * of one pass a step, so that nobody stalls for longer; what is missing comes with the next steps. */
+ * of one pass a step, so that nobody stalls for longer; what is missing comes with the next steps. Not so
+ * where the text hangs on what is proposed: it would hang on the neighbours then. */
 static void spread_catching_up(struct draft_chains *chains)
 {
     int32_t left = chains->options.catch_up_rows;
     for (int32_t i = 0; i < chains->n_chains && chains->n_open > 1; i++) {
         struct draft_chain *chain = &chains->chains[i];
         const int32_t n_extra = chain->end_position - chain->next_position - 1;
-        if (n_extra <= DRAFT_MAX_NODES) {
+        if (n_extra <= DRAFT_MAX_NODES || (chain->ask->wants_prob && chain->ask->is_fixed)) {
             continue; /* no prompt: what a few rounds left behind */
         }
         const int32_t n_fed = n_extra < left ? n_extra : left;
