@@ -16,7 +16,9 @@ static int32_t min_i32(int32_t a, int32_t b)
 }
 
 /* The tokens left to feed, and as many proposals behind them as a round may have rows for: within the
- * request, within the context of the draft, and none where the prompt's end is only now reached. */
+ * request, within the context of the draft, and none where the prompt's end is only now reached. With the
+ * rejection rule none before the first token at all: else a seed's text would hang on whether others had
+ * computed the prompt up to its last token. */
 static struct wish wish_of(const struct scheduler *s, const struct sequence *seq)
 {
     const int32_t k_max = s->options.k_max;
@@ -26,7 +28,8 @@ static struct wish wish_of(const struct scheduler *s, const struct sequence *seq
     if (left == 1 || (left <= k_max && sequence_n_generated(seq) > 0)) { /* a side branch was accepted */
         const int32_t asked = seq->request->k < 0 ? k_max : min_i32(k_max, seq->request->k);
         const int32_t room = min_i32(n_more - 1, s->options.draft->context - seq->n_tokens);
-        const int32_t k = min_i32(asked, min_i32(k_max + 1 - left, room));
+        const bool is_first = s->options.rule == VERIFY_REJECTION && sequence_n_generated(seq) == 0;
+        const int32_t k = is_first ? 0 : min_i32(asked, min_i32(k_max + 1 - left, room));
         return (struct wish){ .n_rows = left, .n_proposed = k > 0 ? k : 0, .reaches_end = true };
     }
     const int32_t n_rows = min_i32(left, s->prefill_left);

@@ -211,6 +211,35 @@ static void a_seed_gives_its_text_again(void **state)
     }
 }
 
+/* Prompts that take several chunks, alone and beside each other, in turn and ahead. */
+static void neighbours_do_not_change_the_text_of_a_seed(void **state)
+{
+    (void)state;
+    static struct rig_results wanted;
+    fill_requests(500);
+    for (int32_t i = 0; i < N_REQUESTS; i++) {
+        requests[i].k = -1;
+        requests[i].temperature = 1;
+        requests[i].n_ids = (size_t)(MAX_PROMPT - i);
+        for (size_t j = 0; j < requests[i].n_ids; j++) {
+            ids[i][j] = (int32_t)((uint64_t)(i * 7919 + (int32_t)j * 104729) % 480) + 3;
+        }
+    }
+    for (int32_t turn = 0; turn < 3; turn++) {
+        struct td_engine_options options = options_of(DRAFT, turn == 2 ? "on" : "off");
+        options.verify = "rejection";
+        options.k = 4;
+        options.prefill_chunk = 24;
+        options.max_batch = turn == 0 ? 1 : 4;
+        struct td_engine *engine = rig_open(&options);
+        rig_run(engine, requests, N_REQUESTS, turn == 0 ? &wanted : &found);
+        td_engine_close(engine);
+        for (size_t i = 0; i < found.n_results && turn > 0; i++) {
+            rig_assert_same(&wanted.result[i], &found.result[i]);
+        }
+    }
+}
+
 /* A forced miss is ordinary speculation: as many proposed and as many accepted, position by position. */
 static void forced_misses_draft_as_in_turn(void **state)
 {
@@ -303,6 +332,7 @@ int main(void)
         cmocka_unit_test(lists_of_drafts_and_measured_modes_too),
         cmocka_unit_test(who_cancels_leaves_the_others_alone),
         cmocka_unit_test(a_seed_gives_its_text_again),
+        cmocka_unit_test(neighbours_do_not_change_the_text_of_a_seed),
         cmocka_unit_test(forced_misses_draft_as_in_turn),
         cmocka_unit_test(stories_are_the_same),
         cmocka_unit_test(what_cannot_be_gets_a_sentence),
