@@ -12,7 +12,12 @@ static uint64_t total_of(const struct td_memory *row)
     return row->weight_bytes + row->kv_bytes + row->scratch_bytes;
 }
 
-static bool is_shared(const struct td_engine *engine) { return engine->draft_backend == NULL; }
+/* Two parts of one GPU have the same memory. */
+static bool is_shared(const struct td_engine *engine)
+{
+    return engine->draft_backend == NULL ||
+           strcmp(backend_name(engine->backend), backend_name(engine->draft_backend)) == 0;
+}
 
 /* ---- devices ---- */
 /* Ranks of one machine share what is free there. */
@@ -27,7 +32,7 @@ void engine_memory_begin(struct td_engine *engine, const struct td_engine_option
 {
     engine->memory_is_asked = options->memory_bytes > 0;
     open_row(engine, TARGET, engine->backend, options->memory_bytes);
-    open_row(engine, DRAFT, is_shared(engine) ? engine->backend : engine->draft_backend, options->memory_bytes);
+    open_row(engine, DRAFT, engine->draft_backend == NULL ? engine->backend : engine->draft_backend, options->memory_bytes);
 }
 
 /* ---- refusals ---- */

@@ -105,7 +105,7 @@ static void plain_decoding_is_the_same(void **state)
 }
 
 static const char *const devices[][2] = { { "cuda:0", NULL }, { "cuda:0", "cpu" }, { "cuda:0", "cuda:0" },
-                                          { "cuda:0", "cuda:1" }, { NULL, "cuda:0" } };
+                                          { "cuda:0", "cuda:1" }, { NULL, "cuda:0" }, { "cuda:0/-5", "cuda:0/5" } };
 enum { N_PLACES = sizeof devices / sizeof devices[0] };
 
 static void speculation_is_the_same_wherever_the_draft_is(void **state)

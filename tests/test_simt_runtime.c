@@ -345,6 +345,34 @@ static void devices_that_are_not_there(void **state)
     assert_non_null(strstr(status_message(), "no GPU"));
 }
 
+/* A part of a GPU and what it leaves; all of it where the driver gives no parts. */
+static void parts_of_a_device(void **state)
+{
+    static const char *const wrong[] = { "cuda:0/", "cuda:0/0", "cuda:0/x", "cuda:0/-", "cuda:0/5000", "cuda:0/4x" };
+    struct model_rig cpu, part, rest;
+    (void)state;
+    open_rig(&cpu, NULL);
+    open_rig(&part, "cuda:0/5");
+    assert_int_equal(simt_held_parts(), 6);
+    open_rig(&rest, "cuda:0/-5");
+    assert_int_equal(simt_held_parts(), 16);
+    expect_same_pass(&cpu, &part, 0, 3, 2);
+    expect_same_pass(&cpu, &rest, 0, 3, 2);
+    model_rig_close(&part);
+    close_rig(&rest);
+    assert_int_equal(simt_held_parts(), 0);
+    simt_set_parts(0);
+    open_rig(&part, "cuda:0/5");
+    assert_int_equal(simt_held_parts(), 0);
+    expect_same_pass(&cpu, &part, 0, 3, 2);
+    close_rig(&part);
+    model_rig_close(&cpu);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct backend *backend;
+        assert_int_equal(backend_create(wrong[i], NULL, &backend), STATUS_INVALID);
+    }
+}
+
 static void what_does_not_fit_is_refused(void **state)
 {
     int n_refused = 0, n_opened = 0;
@@ -407,6 +435,7 @@ int main(void)
         cmocka_unit_test_setup(taps_come_to_the_host, begin),
         cmocka_unit_test_setup(gathered_rows_are_rows_filled, begin),
         cmocka_unit_test_setup(devices_that_are_not_there, begin),
+        cmocka_unit_test_setup(parts_of_a_device, begin),
         cmocka_unit_test_setup(what_does_not_fit_is_refused, begin),
         cmocka_unit_test_setup(an_error_is_for_good, begin),
     };

@@ -20,9 +20,12 @@
 
 enum { CUDA_SENTENCE_CAP = 256, CUDA_TICKETS = 64 };
 
+struct CUgreenCtx_st;
 struct cuda_backend {
     struct backend base;
     int device;
+    int n_multiprocessors;    /* 0: all; below 0: those that so many leave (partition.c) */
+    struct CUgreenCtx_st *partition;
     bool keeps_graphs;        /* passes that come again are recorded */
     atomic_int failed;        /* 1: the sentence is being written; 2: it stands */
     char sentence[CUDA_SENTENCE_CAP];
@@ -55,6 +58,11 @@ bool cuda_enter(struct cuda_backend *backend);
 void cuda_backend_keep_graphs(struct backend *backend, bool keeps);
 /* Multiple of what a copy, a panel or a plane wants. */
 static inline size_t cuda_align(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
+
+/* ---- partition.c ---- */
+void cuda_partition_open(struct cuda_backend *backend); /* or says that there is none */
+void cuda_partition_close(struct cuda_backend *backend);
+bool cuda_partition_stream(struct cuda_backend *backend, cudaStream_t *stream);
 
 /* ---- lane.c ---- */
 enum status cuda_lane_create(struct backend *backend, const struct lane_options *options, struct lane **out);

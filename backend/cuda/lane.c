@@ -12,7 +12,7 @@ static enum status open_stream(struct cuda_lane *lane)
 {
     struct cuda_backend *backend = cuda_lane_backend(lane);
     if (!cuda_enter(backend) ||
-        !cuda_ok(backend, cudaStreamCreateWithFlags(&lane->stream, cudaStreamNonBlocking), "opening a stream")) {
+        !cuda_partition_stream(backend, &lane->stream)) {
         return backend_health(lane->base.backend);
     }
     for (int i = 0; i < CUDA_TICKETS; i++) {

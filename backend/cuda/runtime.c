@@ -97,7 +97,11 @@ static enum status download(struct backend *backend, void *to, const void *from,
 }
 
 /* ---- the backend ---- */
-static void destroy(struct backend *backend) { mem_free(backend); }
+static void destroy(struct backend *backend)
+{
+    cuda_partition_close(cuda_backend_of(backend));
+    mem_free(backend);
+}
 
 static const struct backend_ops ops = {
     .is_host = false,
@@ -125,13 +129,27 @@ int cuda_device_count(void)
     return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0;
 }
 
-/* "0"; a list is for tensor parallelism. */
-static enum status parse_device(const char *words, int *device)
+/* What follows the device: "", "/40" or "/-40". */
+static bool parse_part(const char *at, int *n_multiprocessors)
+{
+    char *end;
+    if (*at == '\0') {
+        return true;
+    }
+    const int sign = at[1] == '-';
+    const long n = *at == '/' ? strtol(at + 1, &end, 10) : 0;
+    *n_multiprocessors = (int)n;
+    return *at == '/' && at[1 + sign] >= '1' && at[1 + sign] <= '9' && *end == '\0' && n > -1024 && n < 1024;
+}
+
+/* "0", "0/40"; a list is for tensor parallelism. */
+static enum status parse_device(const char *words, int *device, int *n_multiprocessors)
 {
     char *end;
     const long n = strtol(words, &end, 10);
-    if (words[0] < '0' || words[0] > '9' || (*end != '\0' && *end != ',')) {
-        return status_fail(STATUS_INVALID, "expected a device like cuda:0, found 'cuda:%s'", words);
+    if (words[0] < '0' || words[0] > '9' || (*end != ',' && !parse_part(end, n_multiprocessors))) {
+        return status_fail(STATUS_INVALID, "expected a device like cuda:0, or cuda:0/40 for 40 of its multiprocessors, "
+                           "found 'cuda:%s'", words);
     }
     if (*end == ',') {
         return status_fail(STATUS_UNSUPPORTED, "a model on several GPUs (cuda:%s) is not built; name one", words);
@@ -157,20 +175,22 @@ static enum status open_device(struct cuda_backend *backend, const char *isa_or_
         return health(&backend->base);
     }
     snprintf(backend->base.name, sizeof backend->base.name, "cuda:%d %.48s", backend->device, prop.name);
+    cuda_partition_open(backend);
     return STATUS_OK;
 }
 
 enum status cuda_backend_create(const char *words, const char *isa_or_null, struct backend **out)
 {
-    int device = 0;
+    int device = 0, n_multiprocessors = 0;
     *out = NULL;
-    TRY(parse_device(words, &device));
+    TRY(parse_device(words, &device, &n_multiprocessors));
     struct cuda_backend *backend = mem_alloc(1, sizeof *backend);
     if (backend == NULL) {
         return status_fail(STATUS_NO_MEMORY, "no memory for a backend");
     }
     backend->base.ops = &ops;
     backend->device = device;
+    backend->n_multiprocessors = n_multiprocessors;
     backend->keeps_graphs = true;
     const enum status status = open_device(backend, isa_or_null);
     if (status != STATUS_OK) {

@@ -22,6 +22,10 @@ extern "C" {
 #endif
 
 void simt_set_devices(int n, size_t memory_bytes); /* 2 devices of 1 GiB unless told otherwise */
+/* Whether the driver cuts devices into parts, of which... */
+void simt_set_parts(int gives);
+/* ...this many multiprocessors are held in parts now. */
+int simt_held_parts(void);
 /* The launch after n more of them fails, and from then on everything on that device; < 0: none. */
 void simt_fail_launch(int64_t after);
 /* All devices are well again and hold nothing of use. */
