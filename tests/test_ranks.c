@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -109,12 +110,15 @@ static void expect_same_bits(const struct run *whole, const char *isa, int threa
     mem_free(run.logits);
 }
 
+/* Under sanitizers, on few cores, eight ranks wait for each other most of the time. */
+static bool is_quick(void) { return getenv("TANDEM_TEST_QUICK") != NULL; }
+
 static void check_model(const char *name)
 {
     struct run whole = { .name = name, .threads = 1 };
     run_rank(NULL, &whole);
     assert_int_equal(whole.status, STATUS_OK);
-    for (int32_t n_ranks = 2; n_ranks <= COMM_MAX_RANKS; n_ranks *= 2) {
+    for (int32_t n_ranks = 2; n_ranks <= (is_quick() ? 4 : COMM_MAX_RANKS); n_ranks *= 2) {
         expect_same_bits(&whole, NULL, 1, n_ranks);
     }
     mem_free(whole.logits);
