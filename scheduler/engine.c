@@ -188,7 +188,6 @@ static enum status open_engine(struct td_engine *engine, const struct td_engine_
     TRY(open_model(engine, options));
     describe_model(engine);
     TRY(open_scheduler(engine, options));
-    engine->info.scratch_bytes = model_target_scratch_bytes(engine->target);
     TRY(engine_memory_settle(engine));
     engine->info.load_seconds = (double)(clock_now_ns() - begin_ns) * 1e-9;
     return engine_start(engine);

@@ -89,7 +89,7 @@ static void take_target(struct td_engine *engine)
     row->model = engine->info.model_name; /* its source is gone */
     row->weight_bytes = engine->info.resident_weight_bytes;
     row->kv_bytes = engine->info.kv_bytes;
-    row->scratch_bytes = model_target_scratch_bytes(engine->target);
+    row->scratch_bytes = engine->info.scratch_bytes; /* of this rank: the target may be one of several */
 }
 
 enum status engine_memory_plan_draft(struct td_engine *engine, const struct model_source *source, int32_t n_pages)
