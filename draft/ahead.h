@@ -7,7 +7,7 @@
  *     draft thread                 └► glue ► fork ► grow ──┴► stops at the next step's boundary
  *
  * Two halves, which meet in plain values, so that the second may as well be another process:
- *   client   (ahead.c, remote.c; table.c) the step thread's: what was prepared, hits, misses
+ *   client   (ahead.c, remote.c; ahead_table.c) the step thread's: what was prepared, hits, misses
  *   grower   (grower.c) glue, fork, grow over rounds handed to it; one thread at a time
  *
  *     glue   rows [rec, x1 .. xK] into the draft's true slots, causal       → K + 1 logits rows

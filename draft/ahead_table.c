@@ -1,4 +1,4 @@
-/* table: what was prepared for a round, looked up by its outcome. See ahead.h. */
+/* ahead_table: what was prepared for a round, looked up by its outcome. See ahead.h. */
 #include "draft/ahead.h"
 
 enum status ahead_tables_create(int32_t n_tables, int32_t max_budget, struct ahead_table **out)
