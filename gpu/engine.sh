@@ -68,7 +68,7 @@ equal_texts() {
 speed() {
     name=$1 seconds=$2
     shift 2
-    if write_text "$out/speed.json" "$seconds" --ids 1,2,3,4 --temperature 0 --target-device cuda:0 "$@" &&
+    if write_text "$out/speed.json" "$seconds" --ids 1,2,3,4 --target-device cuda:0 "$@" &&
         put_text "$name" "$out/speed.json"; then
         note "engine: $name" "$(json_of tok_per_s "$out/speed.json") tok/s, $(json_of tokens_per_pass "$out/speed.json") tokens a pass, digest $(json_of logits_digest "$out/speed.json")"
     else
@@ -84,10 +84,32 @@ speeds() {
     speed "llama-8b Q4_0, plain" 60 --target synth:llama-8b,q4_0,seed=1 --draft none --max-tokens 128
 }
 
+# Each way to decode a planted pair. What the time does not last for is named.
+pair_speeds() {
+    for shape in llama-8b,q4_0,draft=smol-135m llama-70b,q4_0,draft=llama-1b; do
+        for agree in 0.8 0.89; do
+            for temperature in 0 1; do
+                pair=synth:pair=$shape,agree=$agree,tail=1,seed=1
+                name="${shape%%,*} Q4_0 synthetic pair, agreement $agree, temperature $temperature"
+                how="--max-tokens 192 --seed 7 --context 1024"
+                # shellcheck disable=SC2086 # words
+                {
+                    speed "$name, plain" 90 --target "$pair" --draft none $how --temperature $temperature
+                    speed "$name, in turn" 90 --target "$pair" --ahead off --draft-device cuda:0 $how --temperature $temperature
+                    speed "$name, ahead, draft on the GPU" 90 --target "$pair" --ahead on --draft-device cuda:0 $how --temperature $temperature
+                    speed "$name, ahead, draft on the CPU" 90 --target "$pair" --ahead on --draft-device cpu $how --temperature $temperature
+                }
+            done
+        done
+    done
+}
+
 if [ ! -x "$tandem" ]; then
     note engine "not run: the program is not in this folder"
 elif ! write_text "$out/first.json" 30 --target "$stories" --prompt x --max-tokens 2 --draft none --target-device cuda:0; then
     note engine "not run: $(tail -n 1 "$out/first.json.log")"
+elif [ "$stages" = pairs ]; then
+    pair_speeds
 else
     equal_texts
     speeds

@@ -1,9 +1,11 @@
 #!/bin/sh
-# Everything that a GPU can say of Tandem, in one go: ./run [FOLDER]
+# Everything that a GPU can say of Tandem, in one go: ./run [FOLDER]; and ./run --pairs [FOLDER]
 #
 #   parity      every kernel against the scalar code, by memcmp
 #   bench       what the device can do, and kernel times against it
 #   engine      whole models through the program, where it was built with a CUDA runtime
+#   pairs       instead of all these: planted pairs of 8 and 70 billion parameters, agreement 0.8 and 0.89,
+#               temperature 0 and 1: plain, in turn, ahead with the draft on the GPU and on CPU cores
 #   sanitizer   the parity cases again under compute-sanitizer, where that is found
 #
 # FOLDER (results) gets results.jsonl, a line a result, summary.md and the stages' own words. A stage that
@@ -13,6 +15,12 @@ set -u
 LC_ALL=C
 export LC_ALL
 here=$(cd "$(dirname "$0")" && pwd)
+stages=all
+if [ "${1:-}" = --pairs ]; then
+    stages=pairs
+    shift
+    ENGINE_SECONDS=${ENGINE_SECONDS:-540}
+fi
 out=${1:-results}
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
@@ -62,6 +70,7 @@ why() { # WHY CODE SECONDS: of a stage that did not end well
     esac
 }
 
+run_kernels() {
 # ---- parity ----
 timeout -k 5 "$parity_seconds" "$parity" >"$out/parity.log" 2>&1
 code=$?
@@ -94,10 +103,13 @@ else
     failed=1
     note bench "$n figures, then $(why $code "$bench_seconds"): $(tail -n 1 "$out/bench.log")"
 fi
+}
+[ "$stages" = pairs ] || run_kernels
 
 # ---- engine ----
 . "$here/engine.sh"
 
+run_sanitizer() {
 # ---- sanitizer ----
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
 if [ -z "$sanitizer" ]; then
@@ -114,6 +126,8 @@ else
     *) failed=1; note sanitizer "ended with $code: $(grep -m 1 -E 'Invalid|ERROR SUMMARY' "$out/sanitizer.log")" ;;
     esac
 fi
+}
+[ "$stages" = pairs ] || run_sanitizer
 
 # ---- summary ----
 {

@@ -73,6 +73,12 @@ act_tandem nothing-of-this
 check "models whose texts agree" run_suite 0
 engine_lines() { lines_are_whole && [ "$(grep -c '"gpu-engine"' "$dir/results/results.jsonl")" -eq 17 ]; }
 check "a line a text" engine_lines
+run_pairs() {
+    PATH=/usr/bin:/bin "$suite/run" --pairs "$dir/results" >"$dir/out" 2>"$dir/err" && lines_are_whole &&
+        [ "$(grep -c '"gpu-engine".*Q4_0 synthetic pair' "$dir/results/results.jsonl")" -eq 32 ] &&
+        ! grep -q gpu-parity "$dir/results/results.jsonl"
+}
+check "large pairs alone: two shapes, two agreements, two temperatures, four ways" run_pairs
 act_tandem "--ahead on --draft-device cpu"
 check "a text that differs is a failure" run_suite 1
 differs() { [ "$(grep -c 'digest cd, the CPU' "$dir/results/summary.md")" -eq 3 ]; }
