@@ -94,9 +94,13 @@ static void move_addresses(void *memory, size_t bytes, const unsigned char *from
     }
 }
 
-/* Fails on addresses of this process that are none of the bed's. */
+/* Fails on addresses of this process that are none of the bed's. A sanitizer maps so much that two numbers
+ * beside each other look like an address; what it finds itself is more. */
 static void expect_no_strangers(const unsigned char *op, size_t bytes)
 {
+#ifdef TANDEM_INSTRUMENTED
+    return;
+#endif
     for (size_t i = 0; i + sizeof(uintptr_t) <= bytes; i += sizeof(uintptr_t)) {
         uintptr_t word;
         unsigned char resident;
