@@ -188,13 +188,7 @@ static void add_round(struct ahead *ahead, struct ahead_job *job, const struct d
         .k_next = k_next_of(ahead, ask), .params = &text->params,
         .tenant = ask->tenant, .wants_prob = ask->wants_prob,
         .after_miss = !is_after_hit(ahead, ask, n_chain) && !mutant(MUTANT_MISS_LEARNED_AS_HIT) };
-    table->place = ask->place;
-    table->seq_id = ask->seq_id;
-    table->epoch = ask->epoch;
-    table->n_tokens = ask->n_tokens;
-    table->n_proposed = n_chain;
-    memcpy(table->proposed, ask->proposal.token, (size_t)n_chain * sizeof *table->proposed);
-    atomic_store(&table->n_ready, -1);
+    ahead_table_begin(table, ask, n_chain);
     ahead->never_stops_early |= ask->wants_prob && ask->is_fixed;
 }
 
@@ -269,6 +263,19 @@ static void forget(struct draft *base, const struct draft_farewell *farewell)
     ahead->lookup->kind->forget(ahead->lookup, farewell);
 }
 
+static struct draft_ahead_counts count(const struct draft *base)
+{
+    const struct ahead_report *report = &((const struct ahead *)base)->report;
+    const struct grower_report *grower = &report->grower;
+    return (struct draft_ahead_counts){
+        .hits = report->hits, .misses = report->misses, .unprepared = report->unprepared,
+        .branches_grown = grower->branches, .branches_used = report->branches_used,
+        .tokens_served = report->tokens_served, .tokens_wanted = report->tokens_wanted,
+        .hidden_seconds = report->hidden_seconds, .exposed_seconds = report->exposed_seconds,
+        .glues = grower->rounds, .grow_steps = grower->steps,
+        .glue_seconds = grower->glue_seconds + grower->fork_seconds, .grow_seconds = grower->grow_seconds };
+}
+
 static void destroy(struct draft *base)
 {
     struct ahead *ahead = (struct ahead *)base;
@@ -299,6 +306,7 @@ static const struct draft_kind ahead_kind = {
     .destroy = destroy,
     .begin = begin,
     .known = known,
+    .count = count,
 };
 
 /* ---- creation ---- */

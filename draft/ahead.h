@@ -67,6 +67,8 @@ struct ahead_table {
 };
 enum status ahead_tables_create(int32_t n_tables, int32_t max_budget, struct ahead_table **out);
 void ahead_tables_destroy(struct ahead_table *tables); /* NULL is fine */
+/* A round of the ask begins, its first n_chain proposals being verified; nothing stands yet. Whoever reads. */
+void ahead_table_begin(struct ahead_table *table, const struct draft_ask *ask, int32_t n_chain);
 /* The outcome of the table's round, as the tokens now committed show it: k and t. False: another sequence or
  * epoch, or what is committed does not begin with what was proposed. */
 struct ahead_outcome { int32_t n_accepted, token; };

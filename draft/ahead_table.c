@@ -1,6 +1,8 @@
 /* ahead_table: what was prepared for a round, looked up by its outcome. See ahead.h. */
 #include "draft/ahead.h"
 
+#include <string.h>
+
 enum status ahead_tables_create(int32_t n_tables, int32_t max_budget, struct ahead_table **out)
 {
     ASSERT(n_tables >= 1 && max_budget >= 1 && max_budget <= FANOUT_MAX_BUDGET);
@@ -26,6 +28,18 @@ void ahead_tables_destroy(struct ahead_table *tables)
         mem_free(tables->branch);
         mem_free(tables);
     }
+}
+
+void ahead_table_begin(struct ahead_table *table, const struct draft_ask *ask, int32_t n_chain)
+{
+    table->place = ask->place;
+    table->seq_id = ask->seq_id;
+    table->epoch = ask->epoch;
+    table->n_tokens = ask->n_tokens;
+    table->n_proposed = n_chain;
+    memcpy(table->proposed, ask->proposal.token, (size_t)n_chain * sizeof *table->proposed);
+    table->n_branches = 0;
+    atomic_store(&table->n_ready, -1);
 }
 
 bool ahead_table_outcome(const struct ahead_table *table, const struct draft_ask *ask, struct ahead_outcome *out)

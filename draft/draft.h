@@ -82,6 +82,16 @@ struct draft_farewell {
     bool is_finished;           /* false: preempted, it comes back */
 };
 
+/* Of a draft that works while the target does, since creation. */
+struct draft_ahead_counts {
+    uint64_t hits, misses, unprepared;      /* rounds of sequences; unprepared: first ones, after a preemption */
+    uint64_t branches_grown, branches_used;
+    uint64_t tokens_served, tokens_wanted;  /* of hits */
+    double hidden_seconds, exposed_seconds; /* of drafting: beside a verify, and waited for */
+    uint64_t glues, grow_steps;             /* passes over what is verified, and of branches */
+    double glue_seconds, grow_seconds;      /* theirs, choices included */
+};
+
 struct draft;
 struct draft_kind {
     const char *name;
@@ -95,6 +105,7 @@ struct draft_kind {
      * for other outcomes may stop. */
     void (*begin)(struct draft *draft, const struct draft_ask *asks, int32_t n_asks);
     void (*known)(struct draft *draft);
+    struct draft_ahead_counts (*count)(const struct draft *draft);
 };
 struct draft {
     const struct draft_kind *kind;

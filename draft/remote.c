@@ -198,6 +198,15 @@ static void destroy(struct draft *base)
     mem_free(remote);
 }
 
+static struct draft_ahead_counts count(const struct draft *base)
+{
+    const struct draft_remote_report report = draft_remote_report(base);
+    return (struct draft_ahead_counts){
+        .hits = report.hits, .misses = report.rounds - report.hits, .unprepared = report.unprepared,
+        .branches_used = report.hits, .branches_grown = report.branches, .tokens_served = report.tokens_served,
+        .tokens_wanted = report.tokens_wanted, .exposed_seconds = report.waited_seconds };
+}
+
 static const struct draft_kind remote_kind = {
     .name = "remote",
     .propose = propose,
@@ -206,6 +215,7 @@ static const struct draft_kind remote_kind = {
     .destroy = destroy,
     .begin = begin,
     .known = known,
+    .count = count,
 };
 
 /* ---- creation ---- */

@@ -180,14 +180,7 @@ static void remember_round(struct remote *remote, struct remote_place *place, co
                            int32_t n_chain)
 {
     struct ahead_table *table = table_of(remote, place);
-    table->place = ask->place;
-    table->seq_id = ask->seq_id;
-    table->epoch = ask->epoch;
-    table->n_tokens = ask->n_tokens;
-    table->n_proposed = n_chain;
-    memcpy(table->proposed, ask->proposal.token, (size_t)n_chain * sizeof *table->proposed);
-    table->n_branches = 0;
-    atomic_store(&table->n_ready, -1);
+    ahead_table_begin(table, ask, n_chain);
     place->has_round = true;
     place->has_said_outcome = false;
     remote->n_unsaid++;

@@ -294,22 +294,17 @@ bool scheduler_preempt_last(struct scheduler *s)
 
 static struct td_ahead_counts ahead_counts(const struct draft *draft)
 {
-    const struct ahead_report report = draft_ahead_report(draft);
-    const struct draft_remote_report remote = draft_remote_report(draft);
-    if (remote.rounds + remote.unprepared > 0) {
-        return (struct td_ahead_counts){
-            .hits = remote.hits, .misses = remote.rounds - remote.hits, .unprepared = remote.unprepared,
-            .branches_used = remote.hits, .branches_grown = remote.branches, .tokens_served = remote.tokens_served,
-            .tokens_wanted = remote.tokens_wanted, .exposed_seconds = remote.waited_seconds };
+    if (draft->kind->count == NULL) {
+        return (struct td_ahead_counts){ .hits = 0 };
     }
+    const struct draft_ahead_counts counts = draft->kind->count(draft);
     return (struct td_ahead_counts){
-        .hits = report.hits, .misses = report.misses, .unprepared = report.unprepared,
-        .branches_grown = report.grower.branches, .branches_used = report.branches_used,
-        .tokens_served = report.tokens_served, .tokens_wanted = report.tokens_wanted,
-        .hidden_seconds = report.hidden_seconds, .exposed_seconds = report.exposed_seconds,
-        .glues = report.grower.rounds, .grow_steps = report.grower.steps,
-        .glue_seconds = report.grower.glue_seconds + report.grower.fork_seconds,
-        .grow_seconds = report.grower.grow_seconds };
+        .hits = counts.hits, .misses = counts.misses, .unprepared = counts.unprepared,
+        .branches_grown = counts.branches_grown, .branches_used = counts.branches_used,
+        .tokens_served = counts.tokens_served, .tokens_wanted = counts.tokens_wanted,
+        .hidden_seconds = counts.hidden_seconds, .exposed_seconds = counts.exposed_seconds,
+        .glues = counts.glues, .grow_steps = counts.grow_steps,
+        .glue_seconds = counts.glue_seconds, .grow_seconds = counts.grow_seconds };
 }
 
 struct td_engine_stats scheduler_stats(const struct scheduler *s)

@@ -199,7 +199,7 @@ static void open_draft(struct draft_rig *rig)
 void draft_rig_open(struct draft_rig *rig, const struct draft_rig_options *options)
 {
     static const struct draft_kind kind = { "wrapper", wrapper_propose, wrapper_observe, wrapper_forget,
-                                            wrapper_destroy, wrapper_begin, wrapper_known };
+                                            wrapper_destroy, wrapper_begin, wrapper_known, NULL };
     *rig = (struct draft_rig){ .options = *options };
     assert_in_range(options->max_batch, 1, sizeof rig->probs_digest / sizeof rig->probs_digest[0]);
     const struct draft_rig_options *o = &rig->options;

@@ -237,7 +237,7 @@ struct sim *sim_open(const struct sim_options *options)
 {
     static const struct target_kind kind = { "table", sim_begin, sim_end, sim_copy, sim_target_destroy };
     static const struct draft_kind draft_kind = { "pattern", sim_propose, draft_observe_nothing,
-                                                  draft_forget_nothing, sim_draft_destroy, NULL, NULL };
+                                                  draft_forget_nothing, sim_draft_destroy, NULL, NULL, NULL };
     struct sim *sim = mem_alloc(1, sizeof *sim);
     ASSERT(sim != NULL);
     sim->options = *options;

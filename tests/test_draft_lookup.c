@@ -238,7 +238,7 @@ static void parrot_destroy(struct draft *draft) { (void)draft; }
 static void parrot_init(struct parrot *parrot, const char *name, const int32_t *tokens, const float *hints, int32_t n)
 {
     static const struct draft_kind kind = { "parrot", parrot_propose, draft_observe_nothing, draft_forget_nothing,
-                                            parrot_destroy, NULL, NULL };
+                                            parrot_destroy, NULL, NULL, NULL };
     memset(parrot, 0, sizeof *parrot);
     draft_base_init(&parrot->base, &kind, name);
     draft_proposal_chain(&parrot->says, tokens, n, 0, hints);

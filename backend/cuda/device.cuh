@@ -61,6 +61,19 @@ DEVICE_FN void cuda_mma_s8(const int32_t *a, const int32_t *b, int32_t *d)
 /* ---- row sums: 64 partials, a tree with strides 32 .. 1 ---- */
 enum { CUDA_PARTIALS = 64 };
 
+/* The tree over a row's partial sums, each written by the thread of its number; all threads of the block call
+ * it, and read partial[0] behind it. */
+DEVICE_FN void cuda_add_partials(SHARED_PTR(float) partial)
+{
+    for (unsigned stride = CUDA_PARTIALS / 2; stride > 0; stride /= 2) {
+        __syncthreads();
+        if (threadIdx.x < stride) {
+            partial[threadIdx.x] = partial[threadIdx.x] + partial[threadIdx.x + stride];
+        }
+    }
+    __syncthreads();
+}
+
 /* Sum of squares of x[0 .. n), the same in every thread. For blocks of at least 64 threads, all of which
  * must come. `partial` is used until the next barrier. */
 DEVICE_FN float cuda_square_sum(const float *x, int32_t n, SHARED_PTR(float) partial)
@@ -72,13 +85,7 @@ DEVICE_FN float cuda_square_sum(const float *x, int32_t n, SHARED_PTR(float) par
         }
         partial[threadIdx.x] = sum;
     }
-    for (unsigned stride = CUDA_PARTIALS / 2; stride > 0; stride /= 2) {
-        __syncthreads();
-        if (threadIdx.x < stride) {
-            partial[threadIdx.x] = partial[threadIdx.x] + partial[threadIdx.x + stride];
-        }
-    }
-    __syncthreads();
+    cuda_add_partials(partial);
     return partial[0];
 }
 

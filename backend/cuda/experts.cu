@@ -116,13 +116,7 @@ DEVICE_FN void route_softmax(const float *logits, int32_t n, SHARED_PTR(float) p
         }
         partial[threadIdx.x] = sum;
     }
-    for (unsigned stride = CUDA_PARTIALS / 2; stride > 0; stride /= 2) {
-        __syncthreads();
-        if (threadIdx.x < stride) {
-            partial[threadIdx.x] = partial[threadIdx.x] + partial[threadIdx.x + stride];
-        }
-    }
-    __syncthreads();
+    cuda_add_partials(partial);
     for (int32_t e = (int32_t)threadIdx.x; e < n; e += EXPERT_THREADS) {
         prob[e] = prob[e] / partial[0];
     }
