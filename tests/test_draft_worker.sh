@@ -37,6 +37,15 @@ plain() { writes --draft none -t "$1" -s 3 && plain_digest=$(field logits_digest
 same_text() { [ "$(field logits_digest "$dir/out")" = "$plain_digest" ]; }
 hits() { sed -n 's/.*"ahead":{"hits":\([0-9]*\).*/\1/p' "$dir/out"; }
 
+# The whole text takes milliseconds: the first ones are over before a new worker is at its full speed.
+hits_come() {
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        writes --k 4 "$@" && same_text || return 1
+        [ "$(hits)" -gt 0 ] && return 0
+    done
+    return 1
+}
+
 check "a worker needs a model and an address" run_it 2 draft-worker
 check "no such address" run_it 1 draft-worker --model "$model" --listen udp:1
 open_to_all() { run_it 1 draft-worker --model "$model" --listen tcp:0.0.0.0:0 && err_has 'give a key'; }
@@ -47,8 +56,8 @@ check "a wait that is none" bad_wait
 over_path() {
     begin_worker "unix:$dir/socket" --draft-device cpu || return 1
     for temperature in 0 0.9; do
-        plain $temperature && writes --draft "unix:$dir/socket" --k 4 -t $temperature -s 3 && same_text &&
-            [ "$(hits)" -gt 0 ] && writes --draft "unix:$dir/socket" -t $temperature -s 3 && same_text || return 1
+        plain $temperature && hits_come --draft "unix:$dir/socket" -t $temperature -s 3 &&
+            writes --draft "unix:$dir/socket" -t $temperature -s 3 && same_text || return 1
     done
 }
 check "over a path: the same text, and hits" over_path
@@ -96,12 +105,12 @@ over_port() {
     begin_worker tcp:0 --draft-key-file "$dir/key" || return 1
     case $where in tcp:127.0.0.1:*) ;; *) return 1 ;; esac
     run_it 1 run -p a --draft "$where" && err_has 'asks for a key' || return 1
-    plain 0.9 && writes --draft "$where" --draft-key-file "$dir/key" --k 4 -t 0.9 -s 3 && same_text && [ "$(hits)" -gt 0 ]
+    plain 0.9 && hits_come --draft "$where" --draft-key-file "$dir/key" -t 0.9 -s 3
 }
 check "over a port of this machine, with a key" over_port
-by_name() { writes --draft "tcp:localhost:${where##*:}" --draft-key-file "$dir/key" --k 4 -t 0.9 -s 3 && same_text && [ "$(hits)" -gt 0 ]; }
+by_name() { hits_come --draft "tcp:localhost:${where##*:}" --draft-key-file "$dir/key" -t 0.9 -s 3; }
 check "by a name that may stand for two addresses" by_name
 check "SIGTERM ends it cleanly" ended -TERM 0
-said() { grep -q 'ends after 2 targets' "$dir/worker"; }
+said() { grep -Eq 'ends after ([2-9]|[1-4][0-9]) targets' "$dir/worker"; }
 check "and it says what it did" said
 exit $failed
