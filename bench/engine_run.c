@@ -126,6 +126,7 @@ static void take_ahead_difference(struct td_ahead_counts *after, const struct td
     after->tokens_wanted -= before->tokens_wanted;
     after->hidden_seconds -= before->hidden_seconds;
     after->exposed_seconds -= before->exposed_seconds;
+    after->fallback_seconds -= before->fallback_seconds;
     after->glues -= before->glues;
     after->grow_steps -= before->grow_steps;
     after->glue_seconds -= before->glue_seconds;

@@ -75,6 +75,7 @@ static void add_result(struct run_result *sum, const struct run_result *result)
     sum->ahead.tokens_served += result->ahead.tokens_served;
     sum->ahead.hidden_seconds += result->ahead.hidden_seconds;
     sum->ahead.exposed_seconds += result->ahead.exposed_seconds;
+    sum->ahead.fallback_seconds += result->ahead.fallback_seconds;
     sum->ahead.glues += result->ahead.glues;
     sum->ahead.grow_steps += result->ahead.grow_steps;
     sum->ahead.glue_seconds += result->ahead.glue_seconds;
@@ -201,7 +202,7 @@ static enum status write_run(const struct ssd_run *run)
                          ahead->k * per(counts->grow_seconds, counts->grow_steps);
     struct td_engine_info info;
     td_engine_get_info(ahead->engine, &info);
-    json_t *which = json_pack("{s:s,s:f,s:f,s:i,s:i,s:f,s:s,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:b,s:b,s:f}",
+    json_t *which = json_pack("{s:s,s:f,s:f,s:i,s:i,s:f,s:s,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:b,s:b,s:f}",
         "pair", run->target, "cost", plain_pass > 0 ? token_seconds(run) / plain_pass : 0.0, "agree", acceptance(run),
         "k", ahead->k, "k_in_turn", run->way[IN_TURN].k, "mq", budget_of(run), "cores", cores_names[c->cores],
         "plain", samples_median(&run->way[PLAIN].rates), "sd", samples_median(&run->way[IN_TURN].rates),
@@ -209,6 +210,7 @@ static enum status write_run(const struct ssd_run *run)
         "speedup_vs_plain", samples_median(&ahead->rates) / samples_median(&run->way[PLAIN].rates),
         "hit", share((double)counts->hits, (double)counts->misses), "hit_predicted", predicted.hit,
         "hidden", share(counts->hidden_seconds, counts->exposed_seconds),
+        "hidden_prepared", share(counts->hidden_seconds, counts->exposed_seconds - counts->fallback_seconds),
         "served", per((double)counts->tokens_served, counts->hits) / ahead->k,
         "verify_cost", plain_pass > 0 ? pass_seconds(ahead) / plain_pass : 0.0, /* both in plain passes */
         "draft_cost", plain_pass > 0 ? draft / plain_pass : 0.0, "synthetic_pair", c->agree >= 0,

@@ -41,12 +41,12 @@ enum status drafted_add_json(const struct td_ahead_counts *ahead, json_t *draft)
         return STATUS_OK; /* nothing is drafted */
     }
     json_t *fields = !has_worked(ahead) ? json_null() : json_pack(
-        "{s:I,s:I,s:I,s:f,s:I,s:I,s:I,s:I,s:f,s:f}", "hits", (json_int_t)ahead->hits, "misses",
+        "{s:I,s:I,s:I,s:f,s:I,s:I,s:I,s:I,s:f,s:f,s:f}", "hits", (json_int_t)ahead->hits, "misses",
         (json_int_t)ahead->misses, "unprepared", (json_int_t)ahead->unprepared, "hit_rate",
         share((double)ahead->hits, (double)ahead->misses), "branches_grown", (json_int_t)ahead->branches_grown,
         "branches_used", (json_int_t)ahead->branches_used, "tokens_served", (json_int_t)ahead->tokens_served,
         "tokens_wanted", (json_int_t)ahead->tokens_wanted, "hidden_seconds", ahead->hidden_seconds,
-        "exposed_seconds", ahead->exposed_seconds);
+        "exposed_seconds", ahead->exposed_seconds, "fallback_seconds", ahead->fallback_seconds);
     return json_object_set_new(draft, "ahead", fields) == 0
         ? STATUS_OK : status_fail(STATUS_NO_MEMORY, "no memory for a result");
 }
@@ -58,13 +58,13 @@ static void say_ahead(const struct conf *conf, const struct td_ahead_counts *ahe
         return;
     }
     say(conf, "%s  drafted ahead: %llu of %.0f outcomes prepared for (%.0f %%), %.1f of %.1f tokens ready; %llu of %llu "
-        "branches used; %.1f ms of drafting hidden, %.1f ms waited for (%.0f %% hidden)%s", style_dim(2),
+        "branches used; %.1f ms of drafting hidden, %.1f ms waited for (%.0f %% hidden), %.1f of them behind misses%s", style_dim(2),
         (unsigned long long)ahead->hits, n_rounds, 100 * share((double)ahead->hits, (double)ahead->misses),
         ahead->hits > 0 ? (double)ahead->tokens_served / (double)ahead->hits : 0.0,
         ahead->hits > 0 ? (double)ahead->tokens_wanted / (double)ahead->hits : 0.0,
         (unsigned long long)ahead->branches_used, (unsigned long long)ahead->branches_grown,
         ahead->hidden_seconds * 1e3, ahead->exposed_seconds * 1e3,
-        100 * share(ahead->hidden_seconds, ahead->exposed_seconds), style_off(2));
+        100 * share(ahead->hidden_seconds, ahead->exposed_seconds), ahead->fallback_seconds * 1e3, style_off(2));
 }
 
 void drafted_say(const struct conf *conf, const struct td_engine_info *info,

@@ -272,6 +272,7 @@ static struct draft_ahead_counts count(const struct draft *base)
         .branches_grown = grower->branches, .branches_used = report->branches_used,
         .tokens_served = report->tokens_served, .tokens_wanted = report->tokens_wanted,
         .hidden_seconds = report->hidden_seconds, .exposed_seconds = report->exposed_seconds,
+        .fallback_seconds = report->fallback_seconds,
         .glues = grower->rounds, .grow_steps = grower->steps,
         .glue_seconds = grower->glue_seconds + grower->fork_seconds, .grow_seconds = grower->grow_seconds };
 }

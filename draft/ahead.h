@@ -165,6 +165,7 @@ struct ahead_report {
     uint64_t unprepared;                /* first rounds, and rounds after a preemption */
     uint64_t branches_used, tokens_served, tokens_wanted; /* of hits */
     double hidden_seconds, exposed_seconds; /* of drafting: beside a verify, and waited for */
+    double fallback_seconds;                /* of those exposed: behind a miss, or in turn */
     struct grower_report grower;
 };
 /* All zero for a draft that does not prepare. Step thread only. */

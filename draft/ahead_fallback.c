@@ -79,7 +79,9 @@ static void draft_now(struct ahead *ahead, struct draft_ask *asks, int32_t n_ask
     } else {
         draft_there(ahead, asks, n_asks);
     }
-    ahead->report.exposed_seconds += (double)(clock_now_ns() - begin_ns) * 1e-9;
+    const double seconds = (double)(clock_now_ns() - begin_ns) * 1e-9;
+    ahead->report.exposed_seconds += seconds;
+    ahead->report.fallback_seconds += seconds;
 }
 
 /* What followed another token there may follow this one too. With the rejection rule nothing is served

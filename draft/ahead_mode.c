@@ -1,6 +1,7 @@
 /* ahead_mode: whether to work ahead at all. Where draft and target share cores, or a draft costs as much
  * as it hides, drafting and verifying in turn is faster: both ways are measured over windows of steps, and
- * the faster one is taken; the other gets a window again after ever longer times. The text is the same. */
+ * the faster one is taken; the other gets a window again after ever longer times, and soon where the one taken
+ * has become slower since: the machine has changed, or the batch. The text is the same. */
 #include "draft/ahead_private.h"
 
 enum {
@@ -13,6 +14,7 @@ static const double SHORTEST_STEP = 3e-3; /* seconds; below it, words between th
 static const double NEWS = 0.5;      /* share of the newest window in a record */
 static const double CLEARLY = 1.02;  /* the other way must be so much faster */
 static const double HOPELESS = 0.9;  /* below it the wait grows faster */
+static const double WORSE = 0.85;    /* of what the way taken once brought: the other is tried soon */
 
 static double rate_of(const struct mode_record *record)
 {
@@ -42,6 +44,13 @@ static void end_window(struct ahead_modes *modes)
     } else if (is_trial) {
         const int32_t wait = modes->wait * (gain < HOPELESS ? 4 : 2);
         modes->wait = wait < LAST_WAIT ? wait : LAST_WAIT;
+    }
+    const double rate = rate_of(&modes->record[modes->prefers_turns]);
+    if (is_trial || modes->rate_at_trial <= 0.0) {
+        modes->rate_at_trial = rate;
+    } else if (rate < WORSE * modes->rate_at_trial) {
+        modes->rate_at_trial = rate; /* one trial, not one a window */
+        modes->wait = FIRST_WAIT;
     }
     modes->n_since_trial = is_trial ? 0 : modes->n_since_trial + 1;
     const bool is_time = modes->n_since_trial >= modes->wait;

@@ -53,6 +53,7 @@ struct ahead_modes {
     bool takes_turns, prefers_turns;
     int32_t n_steps, n_settling;   /* of the window; steps that do not count yet */
     int32_t n_since_trial, wait;   /* windows */
+    double rate_at_trial;          /* of the preferred way, when the other was last tried */
 };
 
 /* What a hit proposed in this step; n 0: it was none. */

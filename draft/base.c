@@ -40,3 +40,21 @@ int32_t draft_proposal_chain_len(const struct draft_proposal *proposal)
     }
     return n;
 }
+
+void draft_ahead_counts_add(struct draft_ahead_counts *sum, const struct draft_ahead_counts *more)
+{
+    sum->hits += more->hits;
+    sum->misses += more->misses;
+    sum->unprepared += more->unprepared;
+    sum->branches_grown += more->branches_grown;
+    sum->branches_used += more->branches_used;
+    sum->tokens_served += more->tokens_served;
+    sum->tokens_wanted += more->tokens_wanted;
+    sum->hidden_seconds += more->hidden_seconds;
+    sum->exposed_seconds += more->exposed_seconds;
+    sum->fallback_seconds += more->fallback_seconds;
+    sum->glues += more->glues;
+    sum->grow_steps += more->grow_steps;
+    sum->glue_seconds += more->glue_seconds;
+    sum->grow_seconds += more->grow_seconds;
+}

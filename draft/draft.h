@@ -88,9 +88,12 @@ struct draft_ahead_counts {
     uint64_t branches_grown, branches_used;
     uint64_t tokens_served, tokens_wanted;  /* of hits */
     double hidden_seconds, exposed_seconds; /* of drafting: beside a verify, and waited for */
+    double fallback_seconds;                /* of those exposed: chains drafted behind a miss, or in turn */
     uint64_t glues, grow_steps;             /* passes over what is verified, and of branches */
     double glue_seconds, grow_seconds;      /* theirs, choices included */
 };
+
+void draft_ahead_counts_add(struct draft_ahead_counts *sum, const struct draft_ahead_counts *more);
 
 struct draft;
 struct draft_kind {

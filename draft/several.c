@@ -249,6 +249,20 @@ static void several_known(struct draft *draft)
     }
 }
 
+/* Of the parts together: parts that work ahead are few, and none of the others counts. */
+static struct draft_ahead_counts several_count(const struct draft *draft)
+{
+    const struct several *several = (const struct several *)draft;
+    struct draft_ahead_counts sum = { .hits = 0 };
+    for (int32_t p = 0; p < several->n_parts; p++) {
+        if (several->part[p]->kind->count != NULL) {
+            const struct draft_ahead_counts part = several->part[p]->kind->count(several->part[p]);
+            draft_ahead_counts_add(&sum, &part);
+        }
+    }
+    return sum;
+}
+
 static void several_destroy(struct draft *draft)
 {
     struct several *several = (struct several *)draft;
@@ -291,6 +305,7 @@ enum status draft_several_create(const struct draft_options *options, struct dra
         .destroy = several_destroy,
         .begin = several_begin,
         .known = several_known,
+        .count = several_count,
     };
     enum status status = STATUS_OK;
     *out = NULL;

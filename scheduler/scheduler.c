@@ -303,6 +303,7 @@ static struct td_ahead_counts ahead_counts(const struct draft *draft)
         .branches_grown = counts.branches_grown, .branches_used = counts.branches_used,
         .tokens_served = counts.tokens_served, .tokens_wanted = counts.tokens_wanted,
         .hidden_seconds = counts.hidden_seconds, .exposed_seconds = counts.exposed_seconds,
+        .fallback_seconds = counts.fallback_seconds,
         .glues = counts.glues, .grow_steps = counts.grow_steps,
         .glue_seconds = counts.glue_seconds, .grow_seconds = counts.grow_seconds };
 }

@@ -655,6 +655,7 @@ static void the_faster_way_is_found_and_kept(void **state)
     assert_true(modes.takes_turns);
     assert_true(simulate_modes(&modes, 200, 260, 30) == 0); /* not at once */
     assert_true(simulate_modes(&modes, 200, 260, 2000) > 0.85);
+    assert_true(simulate_modes(&modes, 200, 100, 100) < 0.5); /* it has become slow: seen within a few windows */
     simulate_modes(&modes, 200, 150, 2000); /* the machine has changed */
     assert_true(simulate_modes(&modes, 200, 150, 4000) < 0.05);
     simulate_modes(&modes, 200, 260, 2000);

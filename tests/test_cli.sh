@@ -55,6 +55,8 @@ traced() {
 drawn() {
     run_it 0 run -p "$story" -n 30 --k 4 --ahead on --timeline && err_has '^target  *V' && err_has '^V verify' &&
         err_has 'drafted ahead: ' && run_it 0 run -p "$story" -n 30 --k 4 --ahead on --json &&
+        out_has '"ahead":{"hits":' && out_has '"fallback_seconds":' &&
+        run_it 0 run -p "$story" -n 30 --k 4 --ahead on --draft models/stories-draft.gguf,ngram --json &&
         out_has '"ahead":{"hits":' && out_has '"hidden_seconds":'
 }
 check "the lanes are drawn, and told of" drawn
