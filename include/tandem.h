@@ -130,8 +130,7 @@ struct td_ahead_counts {
     uint64_t hits, misses, unprepared;     /* rounds of sequences; unprepared: first ones, and after a preemption */
     uint64_t branches_grown, branches_used;
     uint64_t tokens_served, tokens_wanted; /* of hits */
-    double hidden_seconds, exposed_seconds; /* of drafting: beside a verify, and waited for */
-    double fallback_seconds;               /* of those exposed: behind a miss, or in turn */
+    double hidden_seconds, exposed_seconds, fallback_seconds; /* beside a verify; waited for; of that, behind misses */
     uint64_t glues, grow_steps;            /* passes over what is verified, and of branches */
     double glue_seconds, grow_seconds;     /* theirs, choices included */
 };
