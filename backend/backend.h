@@ -180,8 +180,8 @@ struct pass_inputs {
     const void *of_model;                                /* anything that names the model and its head */
     int32_t n_layers;
 };
-/* What it gives back. */
-struct pass_result { const float *logits; int32_t n_logits, n_cols; };
+/* What it gives back: rows of logits, on the device and, unless they stay there, for the host. */
+struct pass_result { const float *logits; int32_t n_logits, n_cols; bool stays; };
 /* The largest pass, so that a device takes what it needs beside it once. */
 struct pass_shape {
     int32_t cap_rows, cap_logits, n_vocab;
@@ -203,6 +203,57 @@ enum pass_way backend_pass_begin(struct lane *lane, struct pass_desk *desk, stru
 uint64_t backend_pass_end(struct lane *lane, struct pass_desk *desk, const struct pass_result *result);
 /* Where the host finds the logits of the pass that ended last, once its ticket has passed. */
 const float *backend_pass_logits(const struct backend *backend, const struct pass_desk *desk, const float *logits);
+
+/* ---- choices where the rows are ----
+ * A device may choose tokens from the rows of the pass that ended last with a desk, so that answers of a few
+ * bytes come to the host and no rows: those of sampling_choose() and of a draft's chooser, bit for bit. */
+bool backend_chooses(const struct backend *backend, const struct pass_desk *desk);
+enum { CHOICE_SIBLINGS = 2, CHOICE_TOP = 20, CHOICE_MAX_RANKED = 64, CHOICE_MAX_BIASES = 1024 };
+/* One row and what is asked of it: struct sampling_params in words of this room (sampling_choice_ask()). Arrays
+ * are the host's, and read before the call returns. */
+struct choice_ask {
+    int32_t row, position;   /* row: among those of the pass; position: of the token */
+    uint64_t seed;
+    float temperature;
+    bool is_plain;           /* what follows, up to the siblings, changes nothing */
+    float top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+    int32_t top_k, penalty_last_n, n_top_logprobs;
+    int32_t n_history;       /* 0 where nothing looks back */
+    const int32_t *history;  /* [n_history] tokens before the position */
+    int32_t n_biases;
+    const void *biases;      /* [n_biases] of struct choice_bias, no id twice */
+    int32_t n_siblings;      /* what would be chosen if the token, then its first sibling, were not there */
+};
+struct choice_bias { int32_t id; float bias; };
+struct choice_answer {
+    int32_t id;              /* -1: the row cannot be used */
+    float hint, logprob;     /* hint: its share of the softmax at temperature 1, if hints are wanted */
+    int32_t n_siblings;      /* fewer where there is nothing left to choose */
+    struct { int32_t id; float hint; } sibling[CHOICE_SIBLINGS];
+    int32_t n_top;
+    struct { int32_t id; float logprob; } top[CHOICE_TOP];
+};
+/* Ids that may be chosen: below n_vocab; of those, where rows have n_kept columns, the ones listed. */
+struct choice_domain { int32_t n_vocab, n_kept; const int32_t *kept_ids; /* [n_kept] ascending, on the device */ };
+struct op_choose {
+    struct choice_domain domain;
+    const struct choice_ask *asks;  /* [n] */
+    struct choice_answer *answers;  /* [n] */
+    int32_t n;
+    bool wants_hints;
+};
+/* Waits for the answers, and so for the pass. An error of the device is told; answers are -1 then. */
+enum status backend_choose(struct lane *lane, struct pass_desk *desk, const struct op_choose *op);
+/* The n_wanted likeliest ids of a row in order, as draft_chooser_rank() has them by the coupled rule. */
+struct rank_ask { struct choice_ask how; int32_t excluded /* -1: none */, n_wanted; };
+struct op_rank {
+    struct choice_domain domain;
+    const struct rank_ask *asks;    /* [n] */
+    int32_t *const *ids;            /* [n] of [n_wanted] */
+    int32_t *n_found;               /* [n] */
+    int32_t n;
+};
+enum status backend_rank(struct lane *lane, struct pass_desk *desk, const struct op_rank *op);
 
 /* ---- operations ---- */
 /* out[row] = row token[row] of the embedding, widened to fp32 */

@@ -79,6 +79,10 @@ struct backend_ops {
     uint64_t (*pass_end)(struct lane *lane, struct pass_desk *desk, const struct pass_result *result);
     const float *(*pass_logits)(const struct pass_desk *desk);
 
+    /* ---- choices of tokens: both or none, and none without desks ---- */
+    enum status (*choose)(struct lane *lane, struct pass_desk *desk, const struct op_choose *op);
+    enum status (*rank)(struct lane *lane, struct pass_desk *desk, const struct op_rank *op);
+
     /* ---- operations; NULL: this device has no kernel for it, and load refused what needs it ---- */
     void (*embed)(struct lane *lane, const struct op_embed *op);
     void (*norm)(struct lane *lane, const struct op_norm *op);

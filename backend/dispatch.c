@@ -175,6 +175,21 @@ const float *backend_pass_logits(const struct backend *backend, const struct pas
     return desk != NULL ? backend->ops->pass_logits(desk) : logits;
 }
 
+bool backend_chooses(const struct backend *backend, const struct pass_desk *desk)
+{
+    return desk != NULL && backend->ops->choose != NULL;
+}
+
+enum status backend_choose(struct lane *lane, struct pass_desk *desk, const struct op_choose *op)
+{
+    return lane->ops->choose(lane, desk, op);
+}
+
+enum status backend_rank(struct lane *lane, struct pass_desk *desk, const struct op_rank *op)
+{
+    return lane->ops->rank(lane, desk, op);
+}
+
 /* ---- operations ---- */
 #define DISPATCH(name) \
     void backend_##name(struct lane *lane, const struct op_##name *op) { lane->ops->name(lane, op); }

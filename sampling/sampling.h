@@ -69,6 +69,9 @@ enum status sampling_choose_kept(const struct backend *backend, const struct sam
 void sampling_describe(const struct backend *backend, const struct sampling_params *params,
                        const float *logits, int32_t n_vocab, int32_t id, struct sampling_scratch *scratch,
                        struct sampling_choice *out);
+/* sampling_choose() as a device is asked for it (backend_choose()); history is borrowed. Row 0, no siblings. */
+struct choice_ask sampling_choice_ask(const struct sampling_params *params, const int32_t *history, int32_t n_history,
+                                      int32_t position);
 /* The distribution the filters leave, normalised, in fp32 (rejection rule, tests). */
 enum status sampling_distribution(const struct backend *backend,
                                   const struct sampling_params *params, const float *logits,

@@ -66,7 +66,7 @@ static void the_likeliest_ids(void **state)
             int32_t *id = bed_output((size_t)N_ROWS * (size_t)stride, sizeof *id);
             float *scratch = bed_output((size_t)N_ROWS * (size_t)n, sizeof *scratch);
             bed_order(backward);
-            const struct cuda_op_rank op = { logits, rows, id, scratch, N_ROWS, n, stride };
+            const struct cuda_op_rank op = { logits, rows, id, scratch, N_ROWS, n, stride, { 0 } };
             BED_RUN(cuda_rank, &op);
             for (int32_t i = 0; i < N_ROWS; i++) {
                 expect_rank(logits + i * n, n, &rows[i], id + i * stride, stride);

@@ -25,7 +25,7 @@ static void check(const float *logits, const struct cuda_choose_row *rows, int32
         struct cuda_choice *out = bed_output((size_t)n_rows, sizeof *out);
         uint64_t *device_scratch = bed_output((size_t)n_rows * CUDA_CHOOSE_SCRATCH, sizeof *device_scratch);
         bed_order(backward);
-        BED_RUN(cuda_choose, &(struct cuda_op_choose){ logits, device_rows, out, device_scratch, n_rows, n_vocab });
+        BED_RUN(cuda_choose, &(struct cuda_op_choose){ logits, device_rows, out, device_scratch, n_rows, n_vocab, { 0 } });
         for (int32_t row = 0; row < n_rows; row++) {
             struct sampling_params params;
             struct sampling_choice choice;

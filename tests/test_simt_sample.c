@@ -118,7 +118,7 @@ static void check(struct requests *r)
         struct cuda_sampled *out = bed_output((size_t)r->n_rows, sizeof *out);
         float *device_scratch = bed_output(cuda_sample_scratch_floats(r->n_rows, r->n_vocab), sizeof(float));
         bed_order(backward);
-        const struct cuda_op_sample op = { r->logits, r->rows, out, device_scratch, r->n_rows, r->n_vocab };
+        const struct cuda_op_sample op = { r->logits, r->rows, out, device_scratch, r->n_rows, r->n_vocab, { 0 } };
         BED_RUN(cuda_sample, &op);
         for (int32_t i = 0; i < r->n_rows; i++) {
             check_row(&bed, r, i, &out[i], scratch);

@@ -22,7 +22,7 @@ static __global__ void choose_begin_kernel(const cuda_op_choose op)
     }
 }
 
-/* Shapes: logits [n_rows, n_vocab], scratch [n_rows, 3]. Grid: (pieces of 1024 ids, rows). Block: 256
+/* Shapes: rows of n_vocab logits, scratch [n_rows, 3]. Grid: (pieces of 1024 ids, rows). Block: 256
  * threads of 4 ids, one Philox block each. Reads 4 bytes an id; bound by memory without noise, with noise
  * by its logarithms. Accumulates: maxima of integers. Plan: exact.
  * Reference: rows_argmax_scalar and sampling_draw, through sampling_choose. */
@@ -31,7 +31,8 @@ static __global__ void choose_scan_kernel(const cuda_op_choose op)
     const int32_t row = (int32_t)blockIdx.y, n_vocab = op.n_vocab;
     const uint32_t first = (blockIdx.x * CHOOSE_THREADS + threadIdx.x) * CHOOSE_IDS;
     const cuda_choose_row how = op.rows[row];
-    const float *logits = op.logits + (size_t)row * (size_t)n_vocab;
+    const float *logits = choose_logits(op.logits, op.from, row, n_vocab);
+    const int32_t taken[CUDA_TAKEN] = { choose_taken(op.from, row, 0), choose_taken(op.from, row, 1) };
     const struct philox_block counter = { { first / 4, (uint32_t)how.position, COIN_TARGET, 0 } };
     const struct philox_block coin = how.temperature != 0.0f ? rng_rounds(counter, how.seed) : counter;
     const choose_key_t none = choose_key(-MATHX_INF, 0);
@@ -39,7 +40,8 @@ static __global__ void choose_scan_kernel(const cuda_op_choose op)
 #pragma unroll
     for (uint32_t i = 0; i < CHOOSE_IDS; i++) {
         const uint32_t id = first + i;
-        const float logit = id < (uint32_t)n_vocab ? logits[id] : -MATHX_INF;
+        const bool is_there = id < (uint32_t)n_vocab && (int32_t)id != taken[0] && (int32_t)id != taken[1];
+        const float logit = is_there ? logits[id] : -MATHX_INF;
         bad |= logit < MATHX_INF ? 0u : 1u;
         if (logit > -MATHX_INF) {
             const choose_key_t key = choose_key(logit, id);

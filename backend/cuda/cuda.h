@@ -56,6 +56,8 @@ bool cuda_has_failed(const struct cuda_backend *backend);
 bool cuda_enter(struct cuda_backend *backend);
 /* For tests: recorded passes or none. Before the first pass. */
 void cuda_backend_keep_graphs(struct backend *backend, bool keeps);
+/* STATUS_NO_MEMORY with the sentence; to be freed with cudaFreeHost. */
+enum status cuda_pinned_alloc(struct cuda_backend *backend, size_t bytes, void **out);
 /* Multiple of what a copy, a panel or a plane wants. */
 static inline size_t cuda_align(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
 
@@ -98,9 +100,23 @@ uint64_t cuda_desk_bytes(const struct pass_desk *desk);
 enum pass_way cuda_pass_begin(struct lane *lane, struct pass_desk *desk, struct pass_inputs *inputs);
 uint64_t cuda_pass_end(struct lane *lane, struct pass_desk *desk, const struct pass_result *result);
 const float *cuda_pass_logits(const struct pass_desk *desk);
+/* Rows of the pass that ended last, on the device. */
+struct cuda_logits { const float *row; int32_t n_rows, n_cols; };
+struct cuda_logits cuda_desk_rows(const struct pass_desk *desk);
+struct cuda_choosing *cuda_desk_choosing(const struct pass_desk *desk);
 /* Of the pass under way: segments that its rows see at most, and where attention computes. */
 struct cuda_room { int32_t n_segments; float *scratch; size_t scratch_floats; };
 struct cuda_room cuda_desk_room(const struct pass_desk *desk);
+
+/* ---- choosing.c, choose_rows.c, rank_rows.c ---- */
+enum status cuda_choosing_create(struct cuda_backend *backend, const struct pass_shape *shape,
+                                 struct cuda_choosing **out);
+void cuda_choosing_destroy(struct cuda_choosing *choosing); /* NULL is fine */
+uint64_t cuda_choosing_bytes(const struct cuda_choosing *choosing); /* of the device */
+/* Of the desk's scratch: for all rows at once where `most` is enough, else for one at least. */
+size_t cuda_choosing_scratch_floats(const struct pass_shape *shape, size_t most);
+enum status cuda_run_choose(struct lane *lane, struct pass_desk *desk, const struct op_choose *op);
+enum status cuda_run_rank(struct lane *lane, struct pass_desk *desk, const struct op_rank *op);
 
 /* ---- ops.c ---- */
 size_t cuda_act_bytes(int32_t n_cols, int32_t cap_rows);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/pack.h"
 
 enum {
     INPUT_BLOCKS = 2,
@@ -48,6 +49,8 @@ struct pass_desk {
     struct graph graphs[MAX_GRAPHS];
     int n_graphs;
     struct graph *recording, *replayed; /* of the pass under way */
+    struct cuda_logits rows;            /* of the pass that ended last */
+    struct cuda_choosing *choosing;
 };
 
 static int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -69,18 +72,9 @@ static size_t scratch_floats_of(const struct pass_shape *shape)
     const int32_t n_segments = segments_of(shape->context);
     const size_t one = cuda_attention_scratch_floats(1, shape->n_heads, shape->head_dim, n_segments);
     const size_t all = one * (size_t)shape->cap_rows;
-    return all < SCRATCH_FLOATS ? all : one > SCRATCH_FLOATS ? one : SCRATCH_FLOATS;
-}
-
-static enum status take_pinned(struct pass_desk *desk, size_t bytes, void **out)
-{
-    if (!cuda_enter(desk->backend) || cudaMallocHost(out, bytes) != cudaSuccess) {
-        (void)cudaGetLastError();
-        *out = NULL;
-        return status_fail(STATUS_NO_MEMORY, "no pinned memory of %.1f MiB for %s", (double)bytes / (1024.0 * 1024.0),
-                           backend_name(&desk->backend->base));
-    }
-    return STATUS_OK;
+    const size_t attention = all < SCRATCH_FLOATS ? all : one > SCRATCH_FLOATS ? one : SCRATCH_FLOATS;
+    const size_t choices = cuda_choosing_scratch_floats(shape, SCRATCH_FLOATS); /* when attention is done */
+    return attention > choices ? attention : choices;
 }
 
 static enum status take_memory(struct pass_desk *desk)
@@ -96,12 +90,13 @@ static enum status take_memory(struct pass_desk *desk)
                            backend_name(backend), (double)backend_free_bytes(backend) / (1024.0 * 1024.0));
     }
     for (int i = 0; i < INPUT_BLOCKS; i++) {
-        TRY(take_pinned(desk, desk->input_bytes, &pinned));
+        TRY(cuda_pinned_alloc(desk->backend, desk->input_bytes, &pinned));
         desk->blocks[i].pinned = pinned;
         cuda_ok(desk->backend, cudaEventCreateWithFlags(&desk->blocks[i].taken, cudaEventDisableTiming), "making events");
     }
-    TRY(take_pinned(desk, logits_bytes, &pinned));
+    TRY(cuda_pinned_alloc(desk->backend, logits_bytes, &pinned));
     desk->logits = pinned;
+    TRY(cuda_choosing_create(desk->backend, &desk->shape, &desk->choosing));
     return backend_health(backend);
 }
 
@@ -140,6 +135,7 @@ void cuda_desk_destroy(struct pass_desk *desk)
         (void)cudaFreeHost(desk->blocks[i].pinned);
     }
     (void)cudaFreeHost(desk->logits);
+    cuda_choosing_destroy(desk->choosing);
     backend_free(backend, desk->inputs, desk->input_bytes);
     backend_free(backend, desk->scratch, desk->scratch_floats * sizeof *desk->scratch);
     mem_free(desk);
@@ -147,10 +143,12 @@ void cuda_desk_destroy(struct pass_desk *desk)
 
 uint64_t cuda_desk_bytes(const struct pass_desk *desk)
 {
-    return desk->input_bytes + desk->scratch_floats * sizeof *desk->scratch;
+    return desk->input_bytes + desk->scratch_floats * sizeof *desk->scratch + cuda_choosing_bytes(desk->choosing);
 }
 
 const float *cuda_pass_logits(const struct pass_desk *desk) { return desk->logits; }
+struct cuda_logits cuda_desk_rows(const struct pass_desk *desk) { return desk->rows; }
+struct cuda_choosing *cuda_desk_choosing(const struct pass_desk *desk) { return desk->choosing; }
 
 struct cuda_room cuda_desk_room(const struct pass_desk *desk)
 {
@@ -158,19 +156,6 @@ struct cuda_room cuda_desk_room(const struct pass_desk *desk)
 }
 
 /* ---- inputs ---- */
-/* The same offset in the pinned block and on the device. */
-struct packer { unsigned char *pinned, *device; size_t at, cap; };
-
-/* Room for n elements; *device is where kernels find them. */
-static void *pack(struct packer *packer, size_t n, size_t size, const void **device)
-{
-    const size_t at = (packer->at + size - 1) / size * size;
-    ASSERT(n <= (packer->cap - at) / size);
-    packer->at = at + n * size;
-    *device = packer->device + at;
-    return packer->pinned + at;
-}
-
 /* n_all values: those given, then pads. */
 static const int32_t *pack_ints(struct packer *packer, const int32_t *from, int32_t n, int32_t n_all, int32_t pad)
 {
@@ -381,8 +366,9 @@ uint64_t cuda_pass_end(struct lane *base, struct pass_desk *desk, const struct p
     if (stream != NULL && desk->replayed != NULL) {
         cuda_ok(desk->backend, cudaGraphLaunch(desk->replayed->exec, stream), "a recorded pass");
     }
-    if (stream != NULL && bytes > 0) {
-        ASSERT(result->n_logits <= desk->shape.cap_logits && result->n_cols <= desk->shape.n_vocab);
+    ASSERT(result->n_logits <= desk->shape.cap_logits && result->n_cols <= desk->shape.n_vocab);
+    desk->rows = (struct cuda_logits){ result->logits, result->n_logits, result->n_cols };
+    if (stream != NULL && bytes > 0 && !result->stays) {
         cuda_ok(desk->backend, cudaMemcpyAsync(desk->logits, result->logits, bytes, cudaMemcpyDeviceToHost, stream),
                 "fetching logits");
     }

@@ -184,6 +184,17 @@ int cuda_attention(const struct cuda_op_attention *op, struct CUstream_st *strea
 struct cuda_op_page_copy { struct kv_store store; uint32_t src, dst; };
 int cuda_page_copy(const struct cuda_op_page_copy *op, struct CUstream_st *stream);
 
+/* ---- choosing: which rows of logits, for the three below ---- */
+/* Ids that a row's choice passes over: chosen by launches before, on the device; NULL: none. */
+enum { CUDA_TAKEN = 2 };
+struct cuda_taken { const int32_t *id[CUDA_TAKEN]; };
+/* All zero: row i of [n_rows, n_vocab], nothing passed over. */
+struct cuda_rows {
+    int32_t stride;                 /* floats from row to row, at least n_vocab; 0: n_vocab */
+    const int32_t *idx;             /* [n_rows] on the device; NULL: 0, 1, .. */
+    const struct cuda_taken *taken; /* [n_rows] on the device; NULL: none. Not for ranks */
+};
+
 /* ---- choose.cu: rows of logits to tokens, without penalties, biases and filters ---- */
 struct cuda_choose_row { uint64_t seed; int32_t position; float temperature; /* 0: the highest logit */ };
 /* What sampling_choose() would answer: a token, or why the row cannot be used. */
@@ -191,11 +202,12 @@ enum { CUDA_CHOICE_GOOD, CUDA_CHOICE_NOT_FINITE /* NaN or +inf */, CUDA_CHOICE_N
        CUDA_CHOICE_OVERFLOW /* the highest logit, divided by the temperature */ };
 struct cuda_choice { int32_t id; uint32_t bad; };
 struct cuda_op_choose {
-    const float *logits;                /* [n_rows, n_vocab] */
+    const float *logits;                /* rows of n_vocab */
     const struct cuda_choose_row *rows; /* [n_rows] */
     struct cuda_choice *out;            /* [n_rows] */
     uint64_t *scratch;                  /* [n_rows, CUDA_CHOOSE_SCRATCH] */
     int32_t n_rows, n_vocab;
+    struct cuda_rows from;
 };
 enum { CUDA_CHOOSE_SCRATCH = 3 };
 int cuda_choose(const struct cuda_op_choose *op, struct CUstream_st *stream);
@@ -220,11 +232,12 @@ struct cuda_sampled {
     struct { int32_t id; float logprob; } top[CUDA_SAMPLE_TOP];
 };
 struct cuda_op_sample {
-    const float *logits;              /* [n_rows, n_vocab] */
+    const float *logits;              /* rows of n_vocab */
     const struct cuda_sampling *rows; /* [n_rows] on the device */
     struct cuda_sampled *out;         /* [n_rows] */
     float *scratch;                   /* [cuda_sample_scratch_floats] */
     int32_t n_rows, n_vocab;          /* n_vocab at most 2^24 */
+    struct cuda_rows from;
 };
 size_t cuda_sample_scratch_floats(int32_t n_rows, int32_t n_vocab);
 int cuda_sample(const struct cuda_op_sample *op, struct CUstream_st *stream);
@@ -239,13 +252,58 @@ struct cuda_rank_row {
     int32_t n_wanted;             /* at most id_stride are given */
 };
 struct cuda_op_rank {
-    const float *logits;              /* [n_rows, n_vocab] */
+    const float *logits;              /* rows of n_vocab; NULL: the values to rank lie in scratch */
     const struct cuda_rank_row *rows; /* [n_rows] on the device */
     int32_t *id;                      /* [n_rows, id_stride], -1 behind the last; NaN and -inf are not ranked */
     float *scratch;                   /* [n_rows, n_vocab] */
     int32_t n_rows, n_vocab, id_stride; /* id_stride at most CUDA_RANK_CAP */
+    struct cuda_rows from;
 };
 int cuda_rank(const struct cuda_op_rank *op, struct CUstream_st *stream);
+/* sample.cu: values to rank of rows with penalties, biases and filters: log of what sampling_distribution()
+ * gives, and the noise where there is a temperature to rank by. rows[i] has a temperature above 0. */
+struct cuda_op_log_probs {
+    const float *logits;              /* rows of n_vocab */
+    const struct cuda_sampling *rows; /* [n_rows] on the device; logprobs are not looked at */
+    const struct cuda_rank_row *ranks; /* [n_rows] on the device: seed, position and temperature of the noise */
+    float *out;                       /* [n_rows, n_vocab]; a row that cannot be used: -inf */
+    float *scratch;                   /* [n_rows, n_vocab] */
+    int32_t n_rows, n_vocab;
+    struct cuda_rows from;
+};
+int cuda_log_probs(const struct cuda_op_log_probs *op, struct CUstream_st *stream);
+
+/* ---- hint.cu: what a draft says of its tokens; rows of a cut head as rows over all ids ---- */
+/* out[row, id[i]] = logits[row, i]; -inf elsewhere */
+struct cuda_op_spread {
+    const float *logits;              /* rows of n_kept */
+    const int32_t *id;                /* [n_kept] ascending, below n_vocab, on the device */
+    float *out;                       /* [n_rows, n_vocab] */
+    int32_t n_rows, n_kept, n_vocab;
+    struct cuda_rows from;
+};
+int cuda_spread(const struct cuda_op_spread *op, struct CUstream_st *stream);
+
+/* Shares of a row's softmax at temperature 1, by sums over CUDA_HINT_PIECE logits at a time, each in the
+ * canonical order of a row, relative to the first token's logit: 1 / sum, and exp(logit - first) / sum. */
+enum { CUDA_HINT_TOKENS = 1 + CUDA_TAKEN, CUDA_HINT_PIECE = 2048 };
+struct cuda_hint_row {
+    const float *logits;              /* [n_logits] */
+    const float *full;                /* by id; the same where none are left out */
+    const int32_t *id[CUDA_HINT_TOKENS]; /* on the device; NULL: not asked for */
+};
+struct cuda_hints { float share[CUDA_HINT_TOKENS]; };
+struct cuda_op_hint {
+    const struct cuda_hint_row *rows; /* [n_rows] on the device */
+    struct cuda_hints *out;           /* [n_rows] */
+    float *scratch;                   /* [n_rows, cuda_hint_pieces] */
+    int32_t n_rows, n_logits;
+};
+static inline int32_t cuda_hint_pieces(int32_t n_logits)
+{
+    return (n_logits + CUDA_HINT_PIECE - 1) / CUDA_HINT_PIECE;
+}
+int cuda_hint(const struct cuda_op_hint *op, struct CUstream_st *stream);
 
 /* ---- accept.cu: verify_coupled and verify_tree_coupled on tokens chosen on the device ---- */
 struct cuda_accept_run { int32_t first_row, first_proposed, n_proposed; };

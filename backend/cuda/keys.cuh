@@ -27,6 +27,20 @@ DEVICE_FN float choose_key_value(choose_key_t key)
     return mathx_from_bits(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
 }
 
+/* ---- rows to choose from ---- */
+DEVICE_FN const float *choose_logits(const float *logits, const cuda_rows &from, int32_t row, int32_t n_vocab)
+{
+    const int32_t at = from.idx != nullptr ? from.idx[row] : row;
+    return logits + (size_t)at * (size_t)(from.stride > 0 ? from.stride : n_vocab);
+}
+
+/* An id that was chosen before, or -1. */
+DEVICE_FN int32_t choose_taken(const cuda_rows &from, int32_t row, int i)
+{
+    const int32_t *id = from.taken != nullptr ? from.taken[row].id[i] : nullptr;
+    return id != nullptr ? *id : -1;
+}
+
 /* The highest key of a warp, in every lane; the whole warp comes. */
 DEVICE_FN choose_key_t choose_warp_max(choose_key_t key)
 {

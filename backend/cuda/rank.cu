@@ -14,7 +14,7 @@ static __global__ void rank_noise_kernel(const cuda_op_rank op)
     const int32_t row = (int32_t)blockIdx.y;
     const uint32_t first = (blockIdx.x * RANK_THREADS + threadIdx.x) * RANK_IDS;
     const cuda_rank_row how = op.rows[row];
-    const float *logits = op.logits + (size_t)row * (size_t)op.n_vocab;
+    const float *logits = choose_logits(op.logits, op.from, row, op.n_vocab);
     float *value = op.scratch + (size_t)row * (size_t)op.n_vocab;
     const struct philox_block counter = { { first / RANK_IDS, (uint32_t)how.position, COIN_TARGET, 0 } };
     const struct philox_block coin = how.temperature != 0.0f ? rng_rounds(counter, how.seed) : counter;
@@ -73,7 +73,9 @@ extern "C" int cuda_rank(const struct cuda_op_rank *op, struct CUstream_st *stre
     }
     const int32_t piece = RANK_THREADS * RANK_IDS;
     const dim3 grid((unsigned)((op->n_vocab + piece - 1) / piece), (unsigned)op->n_rows);
-    CUDA_LAUNCH(rank_noise_kernel, grid, RANK_THREADS, 0, stream, *op);
+    if (op->logits != nullptr) {
+        CUDA_LAUNCH(rank_noise_kernel, grid, RANK_THREADS, 0, stream, *op);
+    }
     CUDA_LAUNCH(rank_row_kernel, (unsigned)op->n_rows, SELECT_THREADS, 0, stream, *op);
     return cudaGetLastError();
 }

@@ -76,6 +76,17 @@ static uint64_t free_bytes(struct backend *base)
     return cuda_enter(backend) && cuda_ok(backend, cudaMemGetInfo(&n_free, &n_all), "asking for memory") ? n_free : 0;
 }
 
+enum status cuda_pinned_alloc(struct cuda_backend *backend, size_t bytes, void **out)
+{
+    if (!cuda_enter(backend) || cudaMallocHost(out, bytes) != cudaSuccess) {
+        (void)cudaGetLastError();
+        *out = NULL;
+        return status_fail(STATUS_NO_MEMORY, "no pinned memory of %.1f MiB for %s", (double)bytes / (1024.0 * 1024.0),
+                           backend_name(&backend->base));
+    }
+    return STATUS_OK;
+}
+
 /* A copy of memory that is not pinned may return when only the host's part is done. */
 static enum status copy(struct cuda_backend *backend, void *to, const void *from, size_t bytes,
                         enum cudaMemcpyKind kind)
@@ -115,6 +126,7 @@ static const struct backend_ops ops = {
     .act_bytes = cuda_act_bytes, .act_init = cuda_act_init,
     .desk_create = cuda_desk_create, .desk_destroy = cuda_desk_destroy, .desk_bytes = cuda_desk_bytes,
     .pass_begin = cuda_pass_begin, .pass_end = cuda_pass_end, .pass_logits = cuda_pass_logits,
+    .choose = cuda_run_choose, .rank = cuda_run_rank,
     .embed = cuda_run_embed, .norm = cuda_run_norm, .quantize = cuda_run_quantize, .linear = cuda_run_linear,
     .rope_store = cuda_run_rope_store, .attention = cuda_run_attention, .swiglu = cuda_run_swiglu,
     .page_copy = cuda_run_page_copy, .tap = cuda_run_tap,

@@ -23,6 +23,7 @@ struct sample_row {
     float *value;  /* adjusted, then divided by the temperature */
     float *exp;    /* of value - max; before that, counts of the penalties */
     int32_t n_vocab;
+    int32_t taken[CUDA_TAKEN];
 };
 
 /* The highest value above -inf and its id, the lowest among equals; NaN and +inf are noted. */
@@ -92,6 +93,12 @@ DEVICE_FN void sample_adjust(const sample_row &row)
         const struct cuda_bias bias = how.biases[i];
         if (bias.id >= 0 && bias.id < row.n_vocab) {
             row.value[bias.id] = row.value[bias.id] + bias.bias;
+        }
+    }
+    __syncthreads();
+    for (int32_t i = 0; i < CUDA_TAKEN; i++) {
+        if (threadIdx.x == 0 && row.taken[i] >= 0 && row.taken[i] < row.n_vocab) {
+            row.value[row.taken[i]] = -MATHX_INF; /* as with a bias of that */
         }
     }
     __syncthreads();
@@ -209,29 +216,41 @@ DEVICE_FN int32_t sample_draw(const select_room &room, const sample_row &row, co
     return choose_key_id(select_max(room, best));
 }
 
-/* The token, or why there is none. */
-DEVICE_FN cuda_choice sample_choose(const select_room &room, const sample_row &row, const sample_best &plain)
+/* The row adjusted, and divided by the temperature where there is one. id: of the highest value, max: that. */
+struct sample_scaled { int32_t id; uint32_t bad; float max; };
+
+DEVICE_FN sample_scaled sample_scale(const select_room &room, const sample_row &row, const sample_best &plain)
 {
     const float temperature = row.how.temperature;
     uint32_t bad = sample_verdict(plain);
     if (bad != CUDA_CHOICE_GOOD) {
-        return { 0, bad };
+        return { 0, bad, 0.0f };
     }
     sample_adjust(row);
     const sample_best best = sample_find_best(room, row.value, row.n_vocab);
     bad = sample_verdict(best);
     if (bad != CUDA_CHOICE_GOOD || temperature == 0.0f) {
-        return { choose_key_id(best.key), bad };
+        return { choose_key_id(best.key), bad, choose_key_value(best.key) };
     }
     const float max = choose_key_value(best.key) / temperature;
     if (!(max > -MATHX_INF && max < MATHX_INF)) {
-        return { 0, CUDA_CHOICE_OVERFLOW };
+        return { 0, CUDA_CHOICE_OVERFLOW, max };
     }
     for (int32_t i = (int32_t)threadIdx.x; i < row.n_vocab; i += SELECT_THREADS) {
         row.value[i] = row.value[i] / temperature;
     }
     __syncthreads();
-    const sample_borders borders = sample_filter(room, row, max);
+    return { choose_key_id(best.key), bad, max };
+}
+
+/* The token, or why there is none. */
+DEVICE_FN cuda_choice sample_choose(const select_room &room, const sample_row &row, const sample_best &plain)
+{
+    const sample_scaled scaled = sample_scale(room, row, plain);
+    if (scaled.bad != CUDA_CHOICE_GOOD || row.how.temperature == 0.0f) {
+        return { scaled.id, scaled.bad };
+    }
+    const sample_borders borders = sample_filter(room, row, scaled.max);
     return { sample_draw(room, row, borders), CUDA_CHOICE_GOOD };
 }
 
@@ -267,16 +286,18 @@ DEVICE_FN void sample_describe(const select_room &room, const sample_row &row, c
     }
 }
 
-/* Shapes: logits [n_rows, n_vocab], scratch [n_rows, 2, n_vocab], out [n_rows]. Grid: rows. Block: 1024
+/* Shapes: rows of n_vocab logits, scratch [n_rows, 2, n_vocab], out [n_rows]. Grid: rows. Block: 1024
  * threads. Reads the row and its scratch 6 to 20 times, from L2, 4 bytes an id each; bound by what one
  * multiprocessor loads, and by histograms where many keys share a digit. Accumulates: sums of 64 partials and
  * a tree, integers otherwise. Plan: exact. Reference: sampling_choose. */
 static __global__ void __launch_bounds__(SELECT_THREADS, 1) sample_row_kernel(const cuda_op_sample op)
 {
     SELECT_ROOM(room);
-    const size_t at = (size_t)blockIdx.x * (size_t)op.n_vocab;
-    const sample_row row = { op.rows[blockIdx.x], op.logits + at, op.scratch + 2 * at,
-                             op.scratch + 2 * at + (size_t)op.n_vocab, op.n_vocab };
+    const int32_t i = (int32_t)blockIdx.x;
+    float *scratch = op.scratch + 2 * (size_t)i * (size_t)op.n_vocab;
+    const sample_row row = { op.rows[i], choose_logits(op.logits, op.from, i, op.n_vocab), scratch,
+                             scratch + (size_t)op.n_vocab, op.n_vocab,
+                             { choose_taken(op.from, i, 0), choose_taken(op.from, i, 1) } };
     struct cuda_sampled *out = &op.out[blockIdx.x];
     const sample_best plain = sample_find_best(room, row.logits, row.n_vocab);
     const cuda_choice choice = sample_choose(room, row, plain);
@@ -289,6 +310,70 @@ static __global__ void __launch_bounds__(SELECT_THREADS, 1) sample_row_kernel(co
     if (choice.bad == CUDA_CHOICE_GOOD && row.how.n_top_logprobs >= 0) {
         sample_describe(room, row, plain.key, choice.id, out);
     }
+}
+
+/* ---- values to rank ---- */
+
+/* exp of what is kept, 0 elsewhere. */
+DEVICE_FN void sample_keep_exps(const sample_row &row, const sample_borders &borders, float max)
+{
+    for (int32_t i = (int32_t)threadIdx.x; i < row.n_vocab; i += SELECT_THREADS) {
+        row.exp[i] = sample_keeps(row, borders, i) ? mathx_exp(row.value[i] - max) : 0.0f;
+    }
+    __syncthreads();
+}
+
+/* log of the probability, with the noise of the id's coin where there is a temperature; -inf: dropped. */
+DEVICE_FN void sample_rankable(const sample_row &row, const cuda_rank_row &rank, float sum)
+{
+    const int32_t step = SELECT_THREADS * SAMPLE_IDS;
+    for (int32_t first = (int32_t)threadIdx.x * SAMPLE_IDS; first < row.n_vocab; first += step) {
+        const uint32_t block = (uint32_t)first / SAMPLE_IDS;
+        const struct philox_block counter = { { block, (uint32_t)rank.position, COIN_TARGET, 0 } };
+        const struct philox_block coin = rank.temperature != 0.0f ? rng_rounds(counter, rank.seed) : counter;
+#pragma unroll
+        for (int32_t i = 0; i < SAMPLE_IDS; i++) {
+            if (first + i < row.n_vocab) {
+                const float prob = row.exp[first + i] / sum;
+                const float noise = rank.temperature != 0.0f ? mathx_gumbel(coin.word[i]) : 0.0f;
+                row.value[first + i] = prob > 0.0f ? mathx_log(prob) + noise : -MATHX_INF;
+            }
+        }
+    }
+}
+
+/* Shapes: rows of n_vocab logits, out and scratch [n_rows, n_vocab]. Grid: rows. Block: 1024 threads. As
+ * sample_row_kernel, and a logarithm an id that is left. Accumulates: sums of 64 partials and a tree, integers
+ * otherwise. Plan: exact. Reference: sampling_distribution, and key_of() and its noise in draft/rank.c. */
+static __global__ void __launch_bounds__(SELECT_THREADS, 1) sample_log_probs_kernel(const cuda_op_log_probs op)
+{
+    SELECT_ROOM(room);
+    const int32_t i = (int32_t)blockIdx.x;
+    const size_t at = (size_t)i * (size_t)op.n_vocab;
+    const sample_row row = { op.rows[i], choose_logits(op.logits, op.from, i, op.n_vocab), op.out + at,
+                             op.scratch + at, op.n_vocab, { -1, -1 } };
+    const sample_scaled scaled = sample_scale(room, row, sample_find_best(room, row.logits, row.n_vocab));
+    if (scaled.bad != CUDA_CHOICE_GOOD) { /* of the whole row, so all threads leave */
+        for (int32_t id = (int32_t)threadIdx.x; id < row.n_vocab; id += SELECT_THREADS) {
+            row.value[id] = -MATHX_INF;
+        }
+        return;
+    }
+    const sample_borders borders = sample_filter(room, row, scaled.max);
+    sample_keep_exps(row, borders, scaled.max);
+    sample_rankable(row, op.ranks[i], select_row_sum(room, row.n_vocab, sample_exp_term{ row.exp }));
+}
+
+extern "C" int cuda_log_probs(const struct cuda_op_log_probs *op, struct CUstream_st *stream)
+{
+    if (op->n_vocab < 1 || op->n_vocab > SELECT_MAX_ID) {
+        return cudaErrorInvalidValue;
+    }
+    if (op->n_rows <= 0) {
+        return cudaSuccess;
+    }
+    CUDA_LAUNCH(sample_log_probs_kernel, (unsigned)op->n_rows, SELECT_THREADS, 0, stream, *op);
+    return cudaGetLastError();
 }
 
 extern "C" size_t cuda_sample_scratch_floats(int32_t n_rows, int32_t n_vocab)

@@ -455,6 +455,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     op.bytes = bytes;
     counts.copies_up += kind == cudaMemcpyHostToDevice;
     counts.copies_down += kind == cudaMemcpyDeviceToHost;
+    counts.bytes_down += kind == cudaMemcpyDeviceToHost ? bytes : 0;
     put(stream, op);
     return cudaSuccess;
 }

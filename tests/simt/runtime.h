@@ -37,7 +37,7 @@ void simt_peek(void *to, const void *from, size_t bytes);
 void simt_poke(void *to, const void *from, size_t bytes);
 
 /* What was asked for since simt_reset(). */
-struct simt_counts { uint64_t launches, graph_launches, captures, copies_up, copies_down, waits; };
+struct simt_counts { uint64_t launches, graph_launches, captures, copies_up, copies_down, bytes_down, waits; };
 struct simt_counts simt_counts_get(void);
 
 #ifdef __cplusplus
