@@ -175,7 +175,7 @@ static void add_rows(struct draft_chains *chains, struct draft_chain *chain, int
 }
 
 static struct draft_choice *next_choice(const struct draft_chains *chains, struct draft_chain *chain,
-                                        const float *logits)
+                                        const float *logits, int32_t row_idx)
 {
     const struct draft_options *common = &chains->options.common;
     const struct draft_ask *ask = chain->ask;
@@ -185,7 +185,8 @@ static struct draft_choice *next_choice(const struct draft_chains *chains, struc
     choice->params = ask->params;
     choice->history = ask->tokens;
     choice->position = ask->n_tokens + chain->n + mutant(MUTANT_DRAFT_NOISE_ELSEWHERE);
-    choice->logits = logits;
+    choice->logits = logits != NULL ? logits + (size_t)row_idx * (size_t)chains->options.row_len : NULL;
+    choice->row = row_idx;
     choice->prob = ask->wants_prob ? chains->prob + row * (size_t)common->n_vocab : NULL;
     /* Siblings drawn without replacement would bias the rejection rule. */
     choice->n_siblings = ask->n_nodes_max > ask->k_max && !ask->wants_prob ? DRAFT_SIBLINGS : 0;
@@ -235,14 +236,14 @@ static bool run_pass(struct draft_chains *chains)
     }
     const struct pass *pass = batch_pass(chains->batch);
     const int64_t span_ns = timeline_begin();
-    const float *logits = chains->options.forward(chains->options.user, pass);
+    const float *logits;
+    const bool went_well = chains->options.forward(chains->options.user, pass, &logits);
     timeline_end(TIMELINE_DRAFT, &timeline_draft, span_ns, pass->n_rows, pass->n_logits);
-    if (logits == NULL) {
+    if (!went_well) {
         return false;
     }
     for (int32_t i = 0; i < chains->n_choosing; i++) {
-        chains->choices[i] = next_choice(chains, chains->choosing[i], logits + (size_t)i *
-                                         (size_t)chains->options.row_len);
+        chains->choices[i] = next_choice(chains, chains->choosing[i], logits, i);
     }
     draft_chooser_run(chains->chooser, chains->choices, chains->n_choosing);
     for (int32_t i = 0; i < chains->n_choosing; i++) {

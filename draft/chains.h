@@ -37,8 +37,9 @@ struct draft_chains_options {
     struct draft_chooser_options chooser;
     int32_t catch_up_rows;        /* of a pass, besides one for each chain */
     int32_t n_ids;                /* the model has; others are fed as id 0 */
-    /* Runs the pass; returns logits rows of `row_len` floats, NULL: it failed. */
-    const float *(*forward)(void *user, const struct pass *pass);
+    /* Runs the pass; *logits are rows of `row_len` floats, or NULL: they stay on the device, whose passes are
+     * those of the chooser's desk, and the choice waits for them. False: it failed. */
+    bool (*forward)(void *user, const struct pass *pass, const float **logits);
     void *user;
     int32_t row_len;
 };

@@ -58,8 +58,11 @@ enum status draft_chooser_create(const struct draft_chooser_options *options, st
     }
     chooser->options = *options;
     chooser->backend = lane_backend(options->lane);
-    const enum status status = open_desks(chooser);
+    enum status status = open_desks(chooser);
     chooser->options.kept_ids = chooser->kept_ids;
+    if (status == STATUS_OK && options->desk != NULL) {
+        status = chooser_open_there(chooser);
+    }
     if (status != STATUS_OK) {
         draft_chooser_destroy(chooser);
         return status;
@@ -79,6 +82,7 @@ void draft_chooser_destroy(struct draft_chooser *chooser)
         mem_free(chooser->desks[i].row);
         mem_free(chooser->desks[i].prob);
     }
+    chooser_close_there(chooser);
     mem_free(chooser->desks);
     mem_free(chooser->kept_ids);
     mem_free(chooser);
@@ -138,7 +142,7 @@ static float exp_sum(const struct draft_chooser *chooser, const float *logits, f
 }
 
 /* ---- choices ---- */
-static int32_t history_len(const struct draft_choice *choice)
+int32_t chooser_history_len(const struct draft_choice *choice)
 {
     return choice->n_history > 0 ? choice->n_history : choice->position;
 }
@@ -154,7 +158,7 @@ static bool choose_coupled(const struct draft_chooser *chooser, const struct cho
     }
     const enum status status =
         sampling_choose(chooser->backend, params, chooser_full_row(chooser, desk, choice->logits),
-                        chooser->options.n_vocab_common, choice->history, history_len(choice), choice->position,
+                        chooser->options.n_vocab_common, choice->history, chooser_history_len(choice), choice->position,
                         desk->scratch, &chosen);
     *token = status == STATUS_OK ? chosen.id : -1;
     return status == STATUS_OK;
@@ -166,7 +170,7 @@ static void choose_by_rejection(const struct draft_chooser *chooser, const struc
     const int32_t n_common = chooser->options.n_vocab_common, n_vocab = chooser->options.n_vocab;
     choice->token = -1;
     if (sampling_distribution(chooser->backend, params, chooser_full_row(chooser, desk, choice->logits), n_common,
-                              choice->history, history_len(choice), desk->scratch, choice->prob) != STATUS_OK) {
+                              choice->history, chooser_history_len(choice), desk->scratch, choice->prob) != STATUS_OK) {
         return;
     }
     memset(choice->prob + n_common, 0, (size_t)(n_vocab - n_common) * sizeof *choice->prob);
@@ -268,7 +272,9 @@ static void choose_fn(const void *args, uint32_t chunk, struct lane_worker *work
 void draft_chooser_run(struct draft_chooser *chooser, struct draft_choice *const *choices, int32_t n)
 {
     chooser->choices = choices;
-    if (n == 1) { /* the caller is not slower than the lane */
+    if (n > 0 && choices[0]->logits == NULL) {
+        chooser_choose_there(chooser, choices, n);
+    } else if (n == 1) { /* the caller is not slower than the lane */
         choose(chooser, &chooser->desks[0], choices[0]);
     } else if (n > 1) {
         struct lane *lane = chooser->options.lane;

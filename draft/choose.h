@@ -17,7 +17,8 @@ struct draft_choice {
     const int32_t *history;       /* [n_history] committed and proposed tokens */
     int32_t n_history;            /* of it that are there; 0: `position`. A draft may look back less */
     int32_t position;             /* of the token being chosen */
-    const float *logits;          /* [n_kept or at least n_vocab_common] */
+    const float *logits;          /* [n_kept or at least n_vocab_common]; NULL: it stayed on the device, .. */
+    int32_t row;                  /* .. where it is this one of its pass. All choices of a run alike */
     float *prob;                  /* [n_vocab] of the target: rejection rule; NULL: coupled */
     int32_t n_siblings;           /* wanted: the next best choices */
     /* ---- */
@@ -36,6 +37,8 @@ struct draft_chooser_options {
     int32_t n_reshaped;           /* rejection rule: so many likeliest ids of a row, 0 = none, .. */
     float reshape;                /* .. weigh this much of what they did (Saguaro sampling) */
     bool ranks;                   /* draft_chooser_rank() will be called */
+    struct pass_desk *desk;       /* of passes whose rows stay on the device; NULL: none do */
+    int32_t cap_choices;          /* with a desk: of one run, or rankings of one call */
 };
 struct draft_chooser;
 enum status draft_chooser_create(const struct draft_chooser_options *options, struct draft_chooser **out);
@@ -55,7 +58,8 @@ struct draft_ranking {
     const int32_t *history;       /* [n_history] as above */
     int32_t n_history;
     int32_t position;             /* of the token */
-    const float *logits;
+    const float *logits;          /* NULL and the row, as above */
+    int32_t row;
     int32_t excluded;             /* an id that it cannot be; -1: none */
     bool by_probability;          /* the rejection rule */
     int32_t n_wanted;

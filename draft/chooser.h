@@ -1,5 +1,5 @@
-/* chooser: the state behind choose.h, shared by choose.c (one token of a row) and rank.c (the likeliest of
- * it). Inside these two files only. */
+/* chooser: the state behind choose.h, shared by choose.c (one token of a row), rank.c (the likeliest of it)
+ * and choose_there.c (both, of rows that stayed on the device). Inside these files only. */
 #ifndef DRAFT_CHOOSER_H
 #define DRAFT_CHOOSER_H
 
@@ -18,12 +18,18 @@ struct chooser_desk {
 
 struct draft_chooser {
     struct draft_chooser_options options;
-    const struct backend *backend;
+    struct backend *backend;
     int32_t *kept_ids;            /* [n_kept] owned; NULL: all */
     struct chooser_desk *desks;   /* [n_desks] */
     int32_t n_desks;
     struct draft_choice *const *choices;   /* of the run under way */
     struct draft_ranking *const *rankings; /* likewise */
+    /* ---- of rows on the device; NULL without a desk ---- */
+    int32_t *kept_there;          /* [n_kept] on the device; NULL: all ids are kept */
+    struct choice_ask *asks;      /* [cap_choices], and what comes back */
+    struct choice_answer *answers;
+    struct rank_ask *rank_asks;   /* [cap_choices] likewise; NULL unless rows will be ranked */
+    int32_t **ids, *n_found;
     uint64_t bytes;
 };
 
@@ -34,5 +40,13 @@ const float *chooser_full_row(const struct draft_chooser *chooser, const struct 
                               const float *logits);
 /* The request's parameters as far as the draft's vocabulary goes, and without logprobs. */
 struct sampling_params chooser_params(const struct draft_chooser *chooser, const struct sampling_params *own);
+/* As far as penalties of a choice look back. */
+int32_t chooser_history_len(const struct draft_choice *choice);
+
+/* ---- choose_there.c ---- */
+enum status chooser_open_there(struct draft_chooser *chooser);
+void chooser_close_there(struct draft_chooser *chooser);
+void chooser_choose_there(struct draft_chooser *chooser, struct draft_choice *const *choices, int32_t n);
+void chooser_rank_there(struct draft_chooser *chooser, struct draft_ranking *const *rankings, int32_t n);
 
 #endif

@@ -5,20 +5,16 @@
 #include "draft/grower_private.h"
 
 /* ---- passes ---- */
-const float *grower_forward(struct grower *grower, const struct pass *pass)
+bool grower_forward(struct grower *grower, const struct pass *pass, const float **logits)
 {
-    struct model_draft *model = grower->model;
-    struct lane *lane = model->options.lane;
     grower->pass = *pass;
-    grower->pass.head = model->head.data != NULL ? &model->head : NULL;
-    const int64_t begin_ns = clock_now_ns();
-    model_draft_wait(model, model_forward(model->options.model, lane, &model->store, &grower->pass, grower->buffers),
-                     begin_ns);
     grower->report.rows += (uint64_t)pass->n_rows;
-    if (backend_health(model->backend) != STATUS_OK) {
-        return NULL; /* I9; a device that failed once fails every pass from then on */
-    }
-    return pass_buffers_logits(grower->buffers);
+    return model_draft_pass(grower->model, &grower->pass, grower->buffers, logits);
+}
+
+const float *grower_row(const struct grower *grower, const float *logits, int32_t i)
+{
+    return logits != NULL ? logits + (size_t)i * grower_row_len(grower) : NULL;
 }
 
 size_t grower_row_len(const struct grower *grower)
@@ -130,7 +126,7 @@ static void choose_step(struct grower *grower, const float *logits, int32_t n, i
         growing->choice = (struct draft_choice){
             .params = round->params, .history = round->tokens, .n_history = growing->fork,
             .position = growing->fork + step + 1 + mutant(MUTANT_BRANCH_NOISE_ELSEWHERE),
-            .logits = logits + (size_t)i * grower_row_len(grower),
+            .logits = grower_row(grower, logits, i), .row = i,
             .prob = round->wants_prob ? prob_row(grower, growing, step) : NULL };
     }
     choose_all(grower, n, step);
@@ -165,8 +161,8 @@ static void grow(struct grower *grower, const struct grower_call *call)
             break;
         }
         const int64_t step_ns = clock_now_ns();
-        const float *logits = grower_forward(grower, batch_pass(grower->batch));
-        if (logits == NULL) {
+        const float *logits;
+        if (!grower_forward(grower, batch_pass(grower->batch), &logits)) {
             break;
         }
         if (mutant(MUTANT_TABLE_READY_EARLY)) {
@@ -398,7 +394,8 @@ static enum status open_passes(struct grower *grower)
         .lane = model->lane, .n_vocab = model->common.n_vocab,
         .n_vocab_common = grower->model->options.n_vocab_common, .kept_ids = model->kept_ids,
         .n_kept = model->n_kept, .n_reshaped = model->n_reshaped, .reshape = model->reshape,
-        .ranks = true }, &grower->chooser);
+        .ranks = true, .desk = model_draft_desk(grower->model, grower->buffers), .cap_choices = n_logits },
+        &grower->chooser);
 }
 
 enum status grower_create(const struct grower_options *options, struct grower **out)

@@ -70,7 +70,7 @@ static int32_t add_rankings(struct grower *grower, const struct glued_round *glu
         grower->rankings[n] = (struct draft_ranking){
             .params = round->params, .history = round->tokens, .n_history = round->n_tokens + k,
             .position = round->n_tokens + k,
-            .logits = logits + (size_t)(glued->first_logits + k) * grower_row_len(grower),
+            .logits = grower_row(grower, logits, glued->first_logits + k), .row = glued->first_logits + k,
             .excluded = k < round->n_proposed && !mutant(MUTANT_PROPOSED_TOKEN_FORKS) ? round->tokens[round->n_tokens + k] : -1,
             .by_probability = round->wants_prob, .n_wanted = DRAFT_MAX_RANKED, .id = ids_of(ranked, k) };
         grower->ranking_list[n] = &grower->rankings[n];

@@ -93,6 +93,5 @@ bool grower_glue_pass(struct grower *grower, const float **logits)
     if (!add_pass(grower)) {
         return false;
     }
-    *logits = grower_forward(grower, batch_pass(grower->batch));
-    return *logits != NULL;
+    return grower_forward(grower, batch_pass(grower->batch), logits);
 }

@@ -75,8 +75,10 @@ struct grower {
     uint64_t bytes;
 };
 
-/* Runs a pass; logits rows of row_len floats, NULL: the device failed. */
-const float *grower_forward(struct grower *grower, const struct pass *pass);
+/* Runs a pass; *logits: as model_draft_pass() has it, rows of row_len floats. False: the device failed. */
+bool grower_forward(struct grower *grower, const struct pass *pass, const float **logits);
+/* Row i of those. */
+const float *grower_row(const struct grower *grower, const float *logits, int32_t i);
 size_t grower_row_len(const struct grower *grower);
 /* Branches of a round, as asked for or as measured times advise. */
 int32_t grower_budget(const struct grower *grower);

@@ -9,20 +9,21 @@ struct layerskip_draft {
     struct draft base;
     struct target *target;       /* borrowed */
     int32_t n_layers, k_max;
+    struct pass_desk *desk;      /* of rows that stay on the device; NULL: none do */
     struct pass pass;            /* the one under way */
     struct draft_chains *chains;
 };
 
-/* NULL: the device failed, and the verify pass will say so. */
-static const float *layerskip_forward(void *user, const struct pass *pass)
+/* False: the device failed, and the verify pass will say so. */
+static bool layerskip_forward(void *user, const struct pass *pass, const float **logits)
 {
     struct layerskip_draft *draft = user;
     struct target *target = draft->target;
-    const float *logits;
     draft->pass = *pass;
     draft->pass.n_layers = draft->n_layers;
+    draft->pass.rows_stay = draft->desk != NULL && pass->n_logits > 0;
     target->kind->begin(target, &(struct target_work){ .pass = &draft->pass });
-    return target->kind->end(target, &logits) == STATUS_OK ? logits : NULL;
+    return target->kind->end(target, logits) == STATUS_OK;
 }
 
 static void layerskip_propose(struct draft *base, struct draft_ask *asks, int32_t n_asks)
@@ -87,12 +88,13 @@ enum status draft_layerskip_create(const struct draft_layerskip_options *options
     draft->base.is_costly = true;
     draft->target = options->target;
     draft->k_max = common->k_max;
+    draft->desk = common->wants_prob ? NULL : options->target->desk;
     draft->n_layers = options->n_layers > 0 ? options->n_layers : quarter > 0 ? quarter : 1;
     const enum status status = draft_chains_create(&(struct draft_chains_options){
         .draft = &draft->base, .common = *common, .catch_up_rows = common->max_batch * common->k_max,
         .n_ids = common->n_vocab, .forward = layerskip_forward, .user = draft, .row_len = common->n_vocab,
         .chooser = { .lane = options->target->lane, .n_vocab = common->n_vocab,
-                     .n_vocab_common = common->n_vocab },
+                     .n_vocab_common = common->n_vocab, .desk = draft->desk, .cap_choices = common->max_batch },
     }, &draft->chains);
     if (status != STATUS_OK) {
         layerskip_destroy(&draft->base);

@@ -84,12 +84,26 @@ void model_draft_leave(struct model_draft *draft, const struct draft_ask *ask, i
     kv_prefix_publish(draft->prefix, ask->tenant, ask->tokens, place->table);
 }
 
-void model_draft_wait(const struct model_draft *draft, uint64_t ticket, int64_t begin_ns)
+struct pass_desk *model_draft_desk(const struct model_draft *draft, const struct pass_buffers *buffers)
 {
-    lane_wait(draft->options.lane, ticket);
-    if (draft->options.least_pass_ns > 0) {
-        clock_wait_until(begin_ns + draft->options.least_pass_ns);
+    return draft->options.common.wants_prob ? NULL : pass_buffers_desk(buffers);
+}
+
+/* A pass without rows to choose from is waited for: the next one may come on another lane. */
+bool model_draft_pass(struct model_draft *draft, struct pass *pass, struct pass_buffers *buffers, const float **logits)
+{
+    const int64_t begin_ns = clock_now_ns(), least_ns = draft->options.least_pass_ns;
+    pass->head = draft->head.data != NULL ? &draft->head : NULL;
+    pass->rows_stay = pass->n_logits > 0 && model_draft_desk(draft, buffers) != NULL;
+    const uint64_t ticket = model_forward(draft->options.model, draft->options.lane, &draft->store, pass, buffers);
+    if (!pass->rows_stay || least_ns > 0) {
+        lane_wait(draft->options.lane, ticket);
     }
+    if (least_ns > 0) {
+        clock_wait_until(begin_ns + least_ns);
+    }
+    *logits = pass->rows_stay ? NULL : pass_buffers_logits(buffers);
+    return backend_health(draft->backend) == STATUS_OK; /* I9; once failed, every pass from then on */
 }
 
 void model_draft_use_lane(struct model_draft *draft, struct lane *lane)
@@ -107,19 +121,11 @@ void model_draft_submit_copies(struct model_draft *draft)
     }
 }
 
-static const float *model_draft_forward(void *user, const struct pass *pass)
+static bool model_draft_forward(void *user, const struct pass *pass, const float **logits)
 {
     struct model_draft *draft = user;
-    struct lane *lane = draft->options.lane;
     draft->pass = *pass;
-    draft->pass.head = draft->head.data != NULL ? &draft->head : NULL;
-    const int64_t begin_ns = clock_now_ns();
-    model_draft_wait(draft, model_forward(draft->options.model, lane, &draft->store, &draft->pass, draft->buffers),
-                     begin_ns);
-    if (backend_health(draft->backend) != STATUS_OK) {
-        return NULL; /* I9 */
-    }
-    return pass_buffers_logits(draft->buffers);
+    return model_draft_pass(draft, &draft->pass, draft->buffers, logits);
 }
 
 static void model_draft_propose(struct draft *base, struct draft_ask *asks, int32_t n_asks)
@@ -278,7 +284,8 @@ static enum status open_passes(struct model_draft *draft)
         .chooser = { .lane = options->lane, .n_vocab = options->common.n_vocab,
                      .n_vocab_common = options->n_vocab_common, .kept_ids = options->kept_ids,
                      .n_kept = options->n_kept, .n_reshaped = options->n_reshaped,
-                     .reshape = options->reshape },
+                     .reshape = options->reshape, .desk = model_draft_desk(draft, draft->buffers),
+                     .cap_choices = n },
     }, &draft->chains);
 }
 

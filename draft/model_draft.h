@@ -34,8 +34,11 @@ struct model_draft {
 /* Its passes and choices run there from now on; both lanes are of one backend. */
 void model_draft_use_lane(struct model_draft *draft, struct lane *lane);
 
-/* Waits for a pass that was submitted at begin_ns. */
-void model_draft_wait(const struct model_draft *draft, uint64_t ticket, int64_t begin_ns);
+/* Runs a pass of the draft's model and head. *logits: its rows, on the host; NULL where they stay on the device
+ * of the buffers' desk: then nobody has waited, and whoever chooses from them does. False: the device failed. */
+bool model_draft_pass(struct model_draft *draft, struct pass *pass, struct pass_buffers *buffers, const float **logits);
+/* The desk of rows that stay; NULL: none do, since the device does not choose or distributions are wanted. */
+struct pass_desk *model_draft_desk(const struct model_draft *draft, const struct pass_buffers *buffers);
 
 /* ---- one round of a place: enter, take pages, feed rows, leave ---- */
 /* The place's table holds what this sequence has cached, or nothing. */

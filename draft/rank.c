@@ -101,7 +101,9 @@ void draft_chooser_rank(struct draft_chooser *chooser, struct draft_ranking *con
     struct lane *lane = chooser->options.lane;
     ASSERT(chooser->options.ranks);
     chooser->rankings = rankings;
-    if (n > 0) {
+    if (n > 0 && rankings[0]->logits == NULL) {
+        chooser_rank_there(chooser, rankings, n);
+    } else if (n > 0) {
         lane_wait(lane, lane_submit(lane, rank_fn, &chooser, sizeof chooser, (uint32_t)n));
     }
 }

@@ -224,6 +224,7 @@ static void check_pass(const struct forward *f)
     ASSERT(pass->n_layers >= 0 && pass->n_layers <= config->n_layers);
     ASSERT(head_of(f)->n_in == config->dim && head_of(f)->n_out <= config->n_vocab);
     ASSERT(pass->head == NULL || f->model->shard.comm == NULL);
+    ASSERT(!pass->rows_stay || pass_buffers_desk(f->buffers) != NULL);
     ASSERT(f->store->n_layers == config->n_layers && f->store->n_kv_heads == model_n_kv_heads(f->model) &&
            f->store->head_dim == config->head_dim);
     for (int32_t i = 0; i < pass->n_rows; i++) {
@@ -304,5 +305,6 @@ uint64_t model_forward(const struct model *model, struct lane *lane, const struc
         submit_layers(&f, n_layers);
     }
     return backend_pass_end(lane, buffers->desk, &(struct pass_result){
-        .logits = buffers->logits, .n_logits = pass->n_logits, .n_cols = head_of(&f)->n_out });
+        .logits = buffers->logits, .n_logits = pass->n_logits, .n_cols = head_of(&f)->n_out,
+        .stays = pass->rows_stay });
 }

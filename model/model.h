@@ -192,6 +192,8 @@ struct pass {
     /* instead of the model's head; NULL = that one. Same type and n_in, n_out at most the vocabulary:
      * logits rows have n_out floats then. */
     const struct weight *head;
+    /* logits rows stay where they are computed, and tokens are chosen there: pass_buffers_desk() */
+    bool rows_stay;
 };
 /* Submits the whole pass; returns its last ticket. Logits: pass_buffers_logits, row i of logits_row.
  * Of a model that ranks hold together all of them run the same pass, with the model's own head, one at a
@@ -199,6 +201,9 @@ struct pass {
 uint64_t model_forward(const struct model *model, struct lane *lane, const struct kv_store *store,
                        const struct pass *pass, struct pass_buffers *buffers);
 const float *pass_buffers_logits(const struct pass_buffers *buffers); /* [cap_logits, n_vocab] */
+/* With which backend_choose() reads the rows of the pass that ended last; NULL: the device has no such
+ * operations, and rows do not stay. */
+struct pass_desk *pass_buffers_desk(const struct pass_buffers *buffers);
 /* Weight bytes (file format) that completed passes have read since creation: what all passes share, and
  * of experts those that were touched, counted where they are read. */
 uint64_t pass_buffers_bytes_read(const struct pass_buffers *buffers);

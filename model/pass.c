@@ -155,6 +155,11 @@ const float *pass_buffers_logits(const struct pass_buffers *buffers)
     return backend_pass_logits(buffers->backend, buffers->desk, buffers->logits);
 }
 
+struct pass_desk *pass_buffers_desk(const struct pass_buffers *buffers)
+{
+    return backend_chooses(buffers->backend, buffers->desk) ? buffers->desk : NULL;
+}
+
 uint64_t pass_buffers_bytes_read(const struct pass_buffers *buffers)
 {
     return buffers->shared_bytes + buffers->routes.bytes_read;

@@ -9,6 +9,7 @@ struct model_target {
     struct kv_store store;
     struct pass_buffers *buffers;
     uint64_t ticket; /* of the pass begun last */
+    bool rows_stay;  /* its rows */
 };
 
 static struct kv_store store_shape(const struct model_config *config, int32_t n_kv_heads,
@@ -42,13 +43,17 @@ static void model_target_begin(struct target *base, const struct target_work *wo
     model_target_copy(base, work->copies, work->n_copies);
     target->ticket = model_forward(target->model, base->lane, &target->store, work->pass,
                                    target->buffers);
+    target->rows_stay = work->pass->rows_stay;
 }
 
 static enum status model_target_end(struct target *base, const float **logits)
 {
     struct model_target *target = (struct model_target *)base;
-    lane_wait(base->lane, target->ticket);
-    *logits = pass_buffers_logits(target->buffers);
+    *logits = NULL;
+    if (!target->rows_stay) {
+        lane_wait(base->lane, target->ticket);
+        *logits = pass_buffers_logits(target->buffers);
+    }
     return backend_health(target->backend);
 }
 
@@ -88,6 +93,7 @@ enum status model_target_create(const struct model_target_options *options, stru
     }
     TRY_GOTO(pass_buffers_create(options->model, options->cap_rows, options->cap_logits,
                                  &target->buffers), out_store);
+    target->base.desk = pass_buffers_desk(target->buffers);
     *out = &target->base;
     return STATUS_OK;
 out_store:

@@ -25,7 +25,8 @@ struct target_kind {
     const char *name;
     /* Submits the work and returns at once; work and what it points to live until end. */
     void (*begin)(struct target *target, const struct target_work *work);
-    /* Waits for it. *logits is [pass.n_logits, n_vocab], valid until the next begin. */
+    /* Waits for it. *logits is [pass.n_logits, n_vocab], valid until the next begin. Where pass.rows_stay
+     * it is NULL, and nobody has waited: backend_choose() will. */
     enum status (*end)(struct target *target, const float **logits);
     /* Submits copies of pages, in this order, before whatever is begun next; the list is not kept. */
     void (*copy)(struct target *target, const struct kv_copy *copies, int32_t n);
@@ -35,6 +36,7 @@ struct target {
     const struct target_kind *kind;
     struct lane *lane;   /* borrowed; sampling runs there too, after the pass */
     int32_t n_vocab;
+    struct pass_desk *desk; /* of its passes, whose rows may stay; NULL: they come to the host */
 };
 
 struct model_target_options {

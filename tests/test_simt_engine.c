@@ -129,6 +129,26 @@ static void speculation_is_the_same_wherever_the_draft_is(void **state)
     assert_true(accepted > 0);
 }
 
+/* A draft's pass is waited for once and gives back tokens, not rows: each pass sends its inputs, each choice what
+ * it is to choose. */
+static void drafts_give_back_tokens(void **state)
+{
+    struct td_engine_options options;
+    (void)state;
+    set_options(&options);
+    options.draft = "auto";
+    options.ahead = "off";
+    options.k = 3;
+    options.draft_device = "cuda:0";
+    run(&options, &found);
+    expect_silence();
+    const struct simt_counts counts = simt_counts_get();
+    const uint64_t n_passes = counts.copies_up - counts.copies_down;
+    assert_true(counts.copies_down > 10 && counts.copies_down <= n_passes);
+    assert_true(counts.bytes_down <= counts.copies_down * N_REQUESTS * 32);
+    assert_true(counts.waits <= 2 * n_passes); /* the other: for a block of inputs that was used before */
+}
+
 /* Both lanes under way at once; which proposals are there in time is not the same twice. */
 static void a_draft_ahead_changes_no_text(void **state)
 {
@@ -292,6 +312,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(plain_decoding_is_the_same, begin),
         cmocka_unit_test_setup(speculation_is_the_same_wherever_the_draft_is, begin),
+        cmocka_unit_test_setup(drafts_give_back_tokens, begin),
         cmocka_unit_test_setup(a_draft_ahead_changes_no_text, begin),
         cmocka_unit_test_setup(drafts_of_all_kinds, begin),
         cmocka_unit_test_setup(models_of_other_shapes, begin),
