@@ -66,7 +66,7 @@ static double bounded_acceptance(double acceptance)
     return !(acceptance > 0) ? 0 : acceptance < 0.999 ? acceptance : 0.999;
 }
 
-/* F_k / F_0: beta^k, and for row K, where (1 - a) of the prior is missing, times (1 - a)^(-1 / (1 + r)). */
+/* Of the published law, F^-r in every row: F_k / F_0 is beta^k, and for row K, where (1 - a) of the prior is missing, times (1 - a)^(-1 / (1 + r)). */
 static double geometric_share(double acceptance, double tail, int32_t k, int32_t n_proposed)
 {
     const double share = pow(acceptance, k / (1 + tail));
@@ -115,16 +115,34 @@ static struct fanout_plan apportion(const double *share, int32_t n_rows, int32_t
     return plan;
 }
 
+/* Whether row K's first candidate, which is right in a of a^K, brings more than one more would in row 0. */
+static bool is_worth_setting_aside(double acceptance, double tail, int32_t n_proposed, double share, int32_t budget)
+{
+    const double count = share * budget > 1 ? share * budget : 1;
+    return pow(acceptance, n_proposed + 1) > (1 - acceptance) * (pow(count, -tail) - pow(count + 1, -tail));
+}
+
+/* The closed form, but for row K. There nothing is refused: the first candidate, what the draft itself would say
+ * next, is right with the acceptance, and only the rest, a^K (1 - a) as in other rows, falls with the tail. So
+ * one candidate is set aside for it, and the others are shared as if row K were like the rest: F_k = F_0
+ * a^(k / (1 + r)). */
 static struct fanout_plan geometric_plan(const struct fanout_ask *ask)
 {
     const double a = bounded_acceptance((double)ask->acceptance);
     const double tail = ask->tail > 0 ? (double)ask->tail : 0;
-    const double sum = geometric_shares(a, tail, ask->n_proposed);
-    double share[FANOUT_MAX_K + 1];
-    for (int32_t k = 0; k <= ask->n_proposed; k++) {
-        share[k] = geometric_share(a, tail, k, ask->n_proposed) / sum;
+    const int32_t last = ask->n_proposed;
+    double share[FANOUT_MAX_K + 1], sum = 0;
+    for (int32_t k = 0; k <= last; k++) {
+        share[k] = pow(a, k / (1 + tail));
+        sum += share[k];
     }
-    return apportion(share, ask->n_proposed + 1, ask->budget);
+    for (int32_t k = 0; k <= last; k++) {
+        share[k] /= sum;
+    }
+    const int32_t n_aside = is_worth_setting_aside(a, tail, last, share[0], ask->budget);
+    struct fanout_plan plan = apportion(share, last + 1, ask->budget - n_aside);
+    plan.count[last] += n_aside;
+    return plan;
 }
 
 static struct fanout_plan uniform_plan(const struct fanout_ask *ask)

@@ -67,7 +67,7 @@ void fanout_observe(struct fanout_counts *counts, int32_t n_proposed, int32_t n_
 struct fanout_ask { int32_t n_proposed, budget; float acceptance, tail; };
 struct fanout_plan fanout_choose(const struct fanout_options *options, const struct fanout_counts *counts,
                                  const struct fanout_ask *ask);
-/* The closed forms, miss rates under the law F^-r. */
+/* The published closed forms, miss rates under the law F^-r in every row. Plans know better of row K (fanout.c). */
 double fanout_geometric_miss(double acceptance, double tail, int32_t k, double budget);
 double fanout_uniform_miss(double tail, int32_t k, double budget);
 

@@ -48,25 +48,48 @@ static void closed_forms_are_the_published_ones(void **state)
     }
 }
 
-/* The miss rate of the closed form is that of its own F_k: recomputed here from scratch. */
-static void geometric_counts_are_the_closed_form(void **state)
+/* The miss rate of the published form is that of its own F_k: recomputed here from scratch. */
+static void the_published_form_is_that_of_its_counts(void **state)
 {
     (void)state;
     for (double a = 0.1; a < 0.96; a += 0.05) {
         for (int32_t n = 1; n <= FANOUT_MAX_K; n++) {
             const double tail = 0.5 + 0.1 * n, beta = pow(a, 1 / (1 + tail)), last = pow(1 - a, -1 / (1 + tail));
             const double sum = (1 - pow(beta, n)) / (1 - beta) + last * pow(beta, n);
-            const struct fanout_plan plan = choose(FANOUT_GEOMETRIC, NULL, (struct fanout_ask){
-                .n_proposed = n, .budget = 48, .acceptance = (float)a, .tail = (float)tail });
             double miss = 0;
             for (int32_t k = 0; k <= n; k++) {
                 const double count = 48 / sum * pow(beta, k) * (k < n ? 1 : last);
                 miss += pow(a, k) * (k < n ? 1 - a : 1) * pow(count, -tail);
-                assert_true(fabs(plan.count[k] - count) < 1);
-                assert_true(k == 0 || k == n || plan.count[k] <= plan.count[k - 1]);
             }
-            assert_true(a < 0.5 || plan.count[n] >= plan.count[n - 1]);
             assert_near(fanout_geometric_miss(a, tail, n, 48), miss, 1e-9);
+        }
+    }
+}
+
+/* Whether a plan of 48 is beta^k in every row and so many more in row K, but for rounding. */
+static bool is_geometric(const struct fanout_plan *plan, double beta, int32_t n_aside)
+{
+    const int32_t last = plan->n_rows - 1;
+    const double first = (48 - n_aside) * (1 - beta) / (1 - pow(beta, last + 1));
+    bool is_so = true;
+    for (int32_t k = 0; k <= last; k++) {
+        is_so = is_so && fabs(plan->count[k] - first * pow(beta, k) - n_aside * (k == last)) < 1;
+    }
+    return is_so;
+}
+
+static void geometric_counts_are_the_closed_form(void **state)
+{
+    (void)state;
+    for (double a = 0.1; a < 0.96; a += 0.05) {
+        for (int32_t n = 1; n <= FANOUT_MAX_K; n++) {
+            const double tail = 0.5 + 0.1 * n, beta = pow(a, 1 / (1 + tail));
+            const struct fanout_plan plan = choose(FANOUT_GEOMETRIC, NULL, (struct fanout_ask){
+                .n_proposed = n, .budget = 48, .acceptance = (float)a, .tail = (float)tail });
+            const bool is_seldom_reached = pow(a, n + 1) < 1e-4, is_often = pow(a, n + 1) > 0.1;
+            assert_true(is_geometric(&plan, beta, 0) || is_geometric(&plan, beta, 1));
+            assert_true(!is_seldom_reached || is_geometric(&plan, beta, 0));
+            assert_true(!is_often || is_geometric(&plan, beta, 1));
         }
     }
 }
@@ -101,14 +124,17 @@ static double least_miss(double (*miss)(const void *, const struct fanout_plan *
     return search.least;
 }
 
-/* The law of the closed form: with F candidates F^-r are missed, all with none. */
+/* The law of the plans: with F candidates F^-r are missed, all with none; of row K, once it has its first, only
+ * 1 - a, and of that as many as with one candidate less. */
 static double law_miss(const void *context, const struct fanout_plan *plan)
 {
     const struct fanout_ask *ask = context;
     const double a = (double)ask->acceptance;
     double miss = 0;
     for (int32_t k = 0; k < plan->n_rows; k++) {
-        miss += pow(a, k) * (k < plan->n_rows - 1 ? 1 - a : 1) * pow(fmax(plan->count[k], 1), -(double)ask->tail);
+        const bool is_last = k == plan->n_rows - 1;
+        const double missed = pow(fmax(plan->count[k] - is_last, 1), -(double)ask->tail);
+        miss += pow(a, k) * (is_last && plan->count[k] == 0 ? 1 : (1 - a) * missed);
     }
     return miss;
 }
@@ -169,14 +195,15 @@ static void plans_by_hand(void **state)
     struct fanout_ask small = ask;
     small.budget = 6;
     assert_memory_equal(choose(FANOUT_LIST, NULL, small).count, cut, sizeof cut);
-    /* beta = .894: F_0 = 10 / (1 + .894 + .8 + 2.236 * .716) = 2.33, 2.08, 1.86, 3.73 */
-    const int32_t geometric[] = { 2, 2, 2, 4 };
+    /* one for row 3; beta = .894: F_0 = 9 / (1 + .894 + .8 + .716) = 2.64, 2.36, 2.11, 1.89 + 1 */
+    const int32_t geometric[] = { 3, 2, 2, 3 };
     assert_memory_equal(choose(FANOUT_GEOMETRIC, NULL, ask).count, geometric, sizeof geometric);
     struct fanout_ask never = ask, always = ask;
     never.acceptance = NAN; /* no number is no acceptance: all of it at k = 0 and, as likely as not, K */
     always.acceptance = 2;
     assert_int_equal(choose(FANOUT_GEOMETRIC, NULL, never).count[0], 10);
-    assert_true(choose(FANOUT_GEOMETRIC, NULL, always).count[3] >= 9);
+    const int32_t sure[] = { 3, 2, 2, 3 }; /* what is never refused needs no more than one candidate */
+    assert_memory_equal(choose(FANOUT_GEOMETRIC, NULL, always).count, sure, sizeof sure);
 }
 
 /* ---- the best plan of odds ---- */
@@ -295,7 +322,7 @@ static void learning_finds_the_optimum(void **state)
             const double miss = miss_of(FANOUT_LEARNED, &counts, &truth, 24);
             printf(" %.4f (%d)", miss, n);
             assert_true(miss <= least + excess[i]);
-            assert_true(i == 0 || miss <= geometric + 1e-9);
+            assert_true(i == 0 || miss <= geometric + 2e-3); /* in world 0 what geometric believes is so */
         }
         printf("\n");
     }
@@ -458,6 +485,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(closed_forms_are_the_published_ones),
+        cmocka_unit_test(the_published_form_is_that_of_its_counts),
         cmocka_unit_test(geometric_counts_are_the_closed_form),
         cmocka_unit_test(geometric_is_near_the_best_whole_numbers),
         cmocka_unit_test(plans_use_the_budget),
