@@ -185,7 +185,7 @@ struct pass_result { const float *logits; int32_t n_logits, n_cols; bool stays; 
 /* The largest pass, so that a device takes what it needs beside it once. */
 struct pass_shape {
     int32_t cap_rows, cap_logits, n_vocab;
-    int32_t n_heads, head_dim, context;
+    int32_t n_heads, head_dim, context, n_layers;
 };
 /* What a device keeps for passes that use the same buffers: inputs on their way, logits on theirs, scratch,
  * recorded passes. NULL on a CPU, which needs none of it; all calls take NULL. */
@@ -197,6 +197,8 @@ enum pass_way {
 enum status backend_desk_create(struct backend *backend, const struct pass_shape *shape, struct pass_desk **out);
 void backend_desk_destroy(struct backend *backend, struct pass_desk *desk);
 uint64_t backend_desk_bytes(const struct backend *backend, const struct pass_desk *desk); /* of the device */
+/* Part of the bytes of all desks: kept for what the device's driver takes for recorded passes. */
+uint64_t backend_recorded_bytes(const struct backend *backend);
 /* Inputs may come back with rows added behind the last (pads: token 0, position and slot -1), never beyond
  * cap_rows and cap_logits; then operations compute those too. */
 enum pass_way backend_pass_begin(struct lane *lane, struct pass_desk *desk, struct pass_inputs *inputs);

@@ -46,6 +46,7 @@ struct backend_ops {
     void *(*alloc)(struct backend *backend, size_t bytes);
     void (*free)(struct backend *backend, void *ptr, size_t bytes);
     uint64_t (*free_bytes)(struct backend *backend);
+    uint64_t (*recorded_bytes)(const struct backend *backend); /* NULL: passes are not recorded */
     enum status (*upload)(struct backend *backend, void *to, const void *from, size_t bytes);
     enum status (*download)(struct backend *backend, void *to, const void *from, size_t bytes);
 

@@ -43,6 +43,11 @@ void backend_free(struct backend *backend, void *ptr, size_t bytes) { backend->o
 
 uint64_t backend_free_bytes(struct backend *backend) { return backend->ops->free_bytes(backend); }
 
+uint64_t backend_recorded_bytes(const struct backend *backend)
+{
+    return backend->ops->recorded_bytes != NULL ? backend->ops->recorded_bytes(backend) : 0;
+}
+
 enum status backend_upload(struct backend *backend, void *to, const void *from, size_t bytes)
 {
     return backend->ops->upload(backend, to, from, bytes);

@@ -14,6 +14,12 @@ void memory_say(const struct conf *conf, const struct td_engine *engine)
     if (conf_flag(conf, OPT_JSON)) {
         return;
     }
+    for (int i = 0; i < n; i++) {
+        if (rows[i].recorded_bytes > 0) {
+            say(conf, "%s%.1f MiB to compute in on %s are for passes that are recorded%s", style_dim(2),
+                (double)rows[i].recorded_bytes / MIB, rows[i].device, style_off(2));
+        }
+    }
     say(conf, "%s%-10s %12s %12s %15s %12s   %s", style_dim(2), "memory", "weights", "KV", "to compute in", "in all",
         "of what is there");
     for (int i = 0; i < n; i++) {

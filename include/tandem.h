@@ -107,8 +107,8 @@ struct td_engine_info {
     double load_seconds;
 };
 void td_engine_get_info(const struct td_engine *engine, struct td_engine_info *info);
-/* What models take of devices, and what may be taken there in all (0: unknown): the target, a draft. How many. */
-struct td_memory { const char *model, *device; uint64_t weight_bytes, kv_bytes, scratch_bytes, device_bytes; };
+/* What target and draft take of devices, and of how much (0: unknown); recorded: of scratch, for a GPU's recordings. */
+struct td_memory { const char *model, *device; uint64_t weight_bytes, kv_bytes, scratch_bytes, device_bytes, recorded_bytes; };
 int td_engine_get_memory(const struct td_engine *engine, struct td_memory rows[2]);
 /* Bytes a second at which the engine's cores read its weights, measured for about `seconds`; 0: unknown. No
  * decoding is faster. Call it while no request runs. */

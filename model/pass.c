@@ -110,7 +110,7 @@ static enum status take_memory(struct pass_buffers *buffers, const struct model 
     place(buffers, model, buffers->memory);
     return backend_desk_create(buffers->backend, &(struct pass_shape){
         .cap_rows = rows, .cap_logits = logits, .n_vocab = config->n_vocab, .n_heads = config->n_heads,
-        .head_dim = config->head_dim, .context = model->context }, &buffers->desk);
+        .head_dim = config->head_dim, .context = model->context, .n_layers = config->n_layers }, &buffers->desk);
 }
 
 enum status pass_buffers_create(const struct model *model, int32_t cap_rows, int32_t cap_logits,

@@ -106,6 +106,10 @@ enum status engine_memory_settle(struct td_engine *engine)
 {
     struct td_memory *draft = &engine->memory[DRAFT];
     take_target(engine);
+    engine->memory[TARGET].recorded_bytes = backend_recorded_bytes(engine->backend);
+    if (engine->draft_backend != NULL) {
+        draft->recorded_bytes = backend_recorded_bytes(engine->draft_backend);
+    }
     if (engine->draft_model != NULL) {
         draft->model = model_get_config(engine->draft_model)->name;
         draft->weight_bytes = model_resident_bytes(engine->draft_model);

@@ -262,6 +262,59 @@ static void passes_follow_each_other_unwaited(void **state)
     model_rig_close(&cpu);
 }
 
+/* n rows at the beginning of the first sequence, logits of the last n_logits. */
+static const float *pass_of_shape(struct model_rig *rig, int32_t n, int32_t n_logits)
+{
+    int32_t token[CAP_ROWS], position[CAP_ROWS], slot[CAP_ROWS], seq[CAP_ROWS] = { 0 }, logits_row[CAP_ROWS];
+    for (int32_t i = 0; i < n; i++) {
+        token[i] = (n * 5 + i * 11) % 96;
+        position[i] = i;
+        slot[i] = (int32_t)rig->views[0].pages[i / 16] * 16 + i % 16;
+        logits_row[i] = n - n_logits + i;
+    }
+    lane_wait(rig->lane, model_forward(rig->model, rig->lane, &rig->store, &(struct pass){
+        .n_rows = n, .n_seqs = rig->n_seqs, .n_logits = n_logits, .token = token, .position = position,
+        .slot = slot, .seq_of_row = seq, .views = rig->views, .logits_row = logits_row }, rig->buffers));
+    return pass_buffers_logits(rig->buffers);
+}
+
+/* More shapes than are recorded; with experts there are more kernels in a layer than room is kept for, so that
+ * fewer are. What the driver takes stays below what the buffers count, and all passes have the CPU's bits. */
+static void recordings_keep_to_the_memory_kept_for_them(void **state)
+{
+    static const char *const models[] = { MODEL, "synth:tiny-moe,q8_0,seed=2,vocab=96" };
+    static const int32_t sizes[] = { 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24 };
+    uint64_t n_recorded[2];
+    (void)state;
+    for (int m = 0; m < 2; m++) {
+        struct model_rig cpu, gpu;
+        struct model_rig_options options = ON_CPU;
+        options.name = models[m];
+        assert_int_equal(model_rig_open(&cpu, &options), STATUS_OK);
+        options.device = "cuda:0";
+        assert_int_equal(model_rig_open(&gpu, &options), STATUS_OK);
+        const uint64_t before = simt_held_bytes(), captures = simt_counts_get().captures;
+        const uint64_t kept = backend_recorded_bytes(gpu.backend);
+        assert_true(kept > 0 && kept < pass_buffers_bytes(gpu.buffers));
+        for (int round = 0; round < 3; round++) {
+            for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+                for (int32_t n_logits = 1; n_logits <= sizes[s]; n_logits += n_logits < 8 ? 1 : 4) {
+                    const float *got = pass_of_shape(&gpu, sizes[s], n_logits);
+                    if (round == 2) {
+                        bed_assert_same("logits", got, pass_of_shape(&cpu, sizes[s], n_logits), (size_t)n_logits * 96);
+                    }
+                }
+            }
+        }
+        n_recorded[m] = simt_counts_get().captures - captures;
+        assert_in_range(simt_held_bytes() - before, 1, kept);
+        close_rig(&gpu);
+        model_rig_close(&cpu);
+    }
+    assert_int_equal(n_recorded[0], 64);
+    assert_in_range(n_recorded[1], 32, 63);
+}
+
 /* The residual stream comes to the host's memory, of the rows asked for alone. */
 static void taps_come_to_the_host(void **state)
 {
@@ -432,6 +485,7 @@ int main(void)
         cmocka_unit_test_setup(case_30_graph_is_eager, begin),
         cmocka_unit_test_setup(case_29_pad_rows_with_nan, begin),
         cmocka_unit_test_setup(passes_follow_each_other_unwaited, begin),
+        cmocka_unit_test_setup(recordings_keep_to_the_memory_kept_for_them, begin),
         cmocka_unit_test_setup(taps_come_to_the_host, begin),
         cmocka_unit_test_setup(gathered_rows_are_rows_filled, begin),
         cmocka_unit_test_setup(devices_that_are_not_there, begin),

@@ -27,6 +27,7 @@ struct cuda_backend {
     int n_multiprocessors;    /* 0: all; below 0: those that so many leave (partition.c) */
     struct CUgreenCtx_st *partition;
     bool keeps_graphs;        /* passes that come again are recorded */
+    _Atomic uint64_t recorded_bytes; /* kept for what the driver takes for them, by all desks */
     atomic_int failed;        /* 1: the sentence is being written; 2: it stands */
     char sentence[CUDA_SENTENCE_CAP];
 };

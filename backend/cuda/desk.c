@@ -12,6 +12,9 @@
  * first time they run as they are. Pad rows have position and slot -1: they write to no slot and attend to
  * nothing, and their results are not read. Longer passes (prompts) are not recorded: their kernels hide the
  * launches.
+ *
+ * What the driver takes for recordings is its own affair, and grows with their kernels. So a desk counts
+ * kernels: it says at creation for how many it keeps memory, and records no more than those.
  */
 #include <string.h>
 
@@ -22,6 +25,9 @@ enum {
     INPUT_BLOCKS = 2,
     MAX_GRAPHS = 64,
     MAX_GRAPH_ROWS = 64,
+    LAYER_NODES = 10,         /* kernels of a recorded layer, of those before and behind the layers: for this */
+    OTHER_NODES = 8,          /* many MAX_GRAPHS recordings have room; of longer ones there are fewer */
+    NODE_BYTES = 12 << 10,    /* of the driver, for a kernel: some 10 KB are what users of large graphs report */
     SCRATCH_FLOATS = 8 << 20 /* of attention, unless one row wants more; longer passes take turns */
 };
 
@@ -48,6 +54,8 @@ struct pass_desk {
     int32_t n_segments;                 /* of the pass under way */
     struct graph graphs[MAX_GRAPHS];
     int n_graphs;
+    int64_t n_nodes, cap_nodes;         /* kernels of all recordings */
+    int64_t longest;                    /* kernels of the longest */
     struct graph *recording, *replayed; /* of the pass under way */
     struct cuda_logits rows;            /* of the pass that ended last */
     struct cuda_choosing *choosing;
@@ -57,6 +65,9 @@ static int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
 static int32_t segments_of(int32_t n_positions) { return (n_positions + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS; }
 
 /* ---- creation ---- */
+/* Kept for the driver, not taken. */
+static uint64_t recorded_bytes_of(const struct pass_desk *desk) { return (uint64_t)desk->cap_nodes * NODE_BYTES; }
+
 static int32_t pages_cap(const struct pass_shape *shape) { return shape->context / KV_BLOCK_SLOTS + 1; }
 
 /* Every row a sequence of its own, each with its page table and a path. */
@@ -110,6 +121,9 @@ enum status cuda_desk_create(struct backend *backend, const struct pass_shape *s
     desk->shape = *shape;
     desk->input_bytes = input_bytes_of(shape);
     desk->scratch_floats = scratch_floats_of(shape);
+    desk->longest = LAYER_NODES * shape->n_layers + OTHER_NODES;
+    desk->cap_nodes = desk->backend->keeps_graphs ? MAX_GRAPHS * desk->longest : 0;
+    atomic_fetch_add(&desk->backend->recorded_bytes, recorded_bytes_of(desk));
     const enum status status = take_memory(desk);
     if (status != STATUS_OK) {
         cuda_desk_destroy(desk);
@@ -123,6 +137,7 @@ void cuda_desk_destroy(struct pass_desk *desk)
 {
     struct backend *backend = &desk->backend->base;
     (void)cudaSetDevice(desk->backend->device);
+    atomic_fetch_sub(&desk->backend->recorded_bytes, recorded_bytes_of(desk));
     for (int i = 0; i < desk->n_graphs; i++) {
         if (desk->graphs[i].exec != NULL) {
             (void)cudaGraphExecDestroy(desk->graphs[i].exec);
@@ -143,7 +158,8 @@ void cuda_desk_destroy(struct pass_desk *desk)
 
 uint64_t cuda_desk_bytes(const struct pass_desk *desk)
 {
-    return desk->input_bytes + desk->scratch_floats * sizeof *desk->scratch + cuda_choosing_bytes(desk->choosing);
+    return desk->input_bytes + desk->scratch_floats * sizeof *desk->scratch + cuda_choosing_bytes(desk->choosing) +
+           recorded_bytes_of(desk);
 }
 
 const float *cuda_pass_logits(const struct pass_desk *desk) { return desk->logits; }
@@ -314,14 +330,28 @@ static struct graph *choose_graph(struct pass_desk *desk, struct pass_inputs *in
     return graph;
 }
 
+static bool may_record(const struct pass_desk *desk, const struct graph *graph)
+{
+    return graph != NULL && graph->n_met > 1 && desk->n_nodes + desk->longest <= desk->cap_nodes;
+}
+
+static void count_nodes(struct pass_desk *desk, size_t n)
+{
+    desk->n_nodes += (int64_t)n;
+    desk->longest = (int64_t)n > desk->longest ? (int64_t)n : desk->longest;
+}
+
 static void end_recording(struct pass_desk *desk, cudaStream_t stream)
 {
     struct cuda_backend *backend = desk->backend;
     cudaGraph_t graph = NULL;
+    size_t n = 0;
     if (!cuda_ok(backend, cudaStreamEndCapture(stream, &graph), "recording a pass") ||
+        !cuda_ok(backend, cudaGraphGetNodes(graph, NULL, &n), "recording a pass") ||
         !cuda_ok(backend, cudaGraphInstantiate(&desk->recording->exec, graph, 0), "recording a pass")) {
         desk->recording->exec = NULL;
     }
+    count_nodes(desk, n);
     if (graph != NULL) {
         (void)cudaGraphDestroy(graph);
     }
@@ -347,7 +377,7 @@ enum pass_way cuda_pass_begin(struct lane *base, struct pass_desk *desk, struct 
         desk->replayed = graph;
         return PASS_REPLAY;
     }
-    if (graph != NULL && graph->n_met > 1 &&
+    if (may_record(desk, graph) &&
         cuda_ok(desk->backend, cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording a pass")) {
         desk->recording = graph;
     }

@@ -76,6 +76,11 @@ static uint64_t free_bytes(struct backend *base)
     return cuda_enter(backend) && cuda_ok(backend, cudaMemGetInfo(&n_free, &n_all), "asking for memory") ? n_free : 0;
 }
 
+static uint64_t recorded_bytes(const struct backend *base)
+{
+    return atomic_load(&((const struct cuda_backend *)base)->recorded_bytes);
+}
+
 enum status cuda_pinned_alloc(struct cuda_backend *backend, size_t bytes, void **out)
 {
     if (!cuda_enter(backend) || cudaMallocHost(out, bytes) != cudaSuccess) {
@@ -117,7 +122,7 @@ static void destroy(struct backend *backend)
 static const struct backend_ops ops = {
     .is_host = false,
     .destroy = destroy, .health = health,
-    .alloc = alloc, .free = release, .free_bytes = free_bytes, .upload = upload, .download = download,
+    .alloc = alloc, .free = release, .free_bytes = free_bytes, .recorded_bytes = recorded_bytes, .upload = upload, .download = download,
     .lane_create = cuda_lane_create, .lane_stop = cuda_lane_stop, .lane_destroy = cuda_lane_destroy,
     .lane_idle_until = cuda_lane_idle_until, .lane_wake = cuda_lane_wake, .lane_submit = cuda_lane_submit,
     .lane_mark = cuda_lane_mark, .lane_wait = cuda_lane_wait, .lane_done = cuda_lane_done,

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "tests/simt/simt.h"
 
@@ -14,7 +15,7 @@ namespace {
 
 enum { MAX_DEVICES = 8, MAX_REGIONS = 4096, PAGE = 4096, NAN_BYTE = 0xff };
 
-enum op_kind { OP_LAUNCH, OP_COPY, OP_RECORD, OP_GRAPH };
+enum op_kind { OP_LAUNCH, OP_COPY, OP_RECORD, OP_GRAPH, OP_HOST };
 struct sim_op {
     op_kind kind;
     simt_launch_shape shape;
@@ -26,6 +27,7 @@ struct sim_op {
     cudaEvent_t event;  /* a record's, and the count it brings it to */
     uint64_t count;
     cudaGraphExec_t exec;
+    cudaHostFn_t fn;    /* of the host, with `to` */
 };
 struct op_list { sim_op *ops; size_t n, cap; };
 
@@ -54,11 +56,11 @@ struct guard {
 } // namespace
 
 struct CUstream_st { int device; op_list queue; cudaGraph_t capture; CUstream_st *next; };
-struct CUevent_st { cudaStream_t stream; uint64_t wanted, reached; };
+struct CUevent_st { cudaStream_t stream; uint64_t wanted, reached; bool keeps_time; timespec at; };
 struct CUgreenCtx_st { int device; unsigned n; };
 struct CUdevResourceDesc_st { unsigned n; };
 struct CUgraph_st { op_list list; };
-struct CUgraphExec_st { op_list list; };
+struct CUgraphExec_st { op_list list; int device; size_t bytes; };
 
 namespace {
 
@@ -192,6 +194,10 @@ void run_op(const sim_op &op, int device)
         break;
     case OP_RECORD:
         op.event->reached = op.count;
+        clock_gettime(CLOCK_MONOTONIC, &op.event->at);
+        break;
+    case OP_HOST:
+        op.fn(op.to);
         break;
     case OP_GRAPH:
         for (size_t i = 0; i < op.exec->list.n; i++) {
@@ -512,8 +518,8 @@ cudaError_t cudaDeviceSynchronize(void)
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
-    (void)flags;
     *event = static_cast<cudaEvent_t>(calloc(1, sizeof **event));
+    (*event)->keeps_time = (flags & cudaEventDisableTiming) == 0;
     return cudaSuccess;
 }
 
@@ -560,6 +566,33 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     return event->stream != nullptr ? state_of(event->stream->device) : cudaSuccess;
 }
 
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
+{
+    const guard hold;
+    if (!from->keeps_time || !to->keeps_time || from->wanted == 0 || to->wanted == 0) {
+        return fail(cudaErrorInvalidResourceHandle);
+    }
+    if (from->reached < from->wanted || to->reached < to->wanted) {
+        return cudaErrorNotReady;
+    }
+    *ms = (float)((double)(to->at.tv_sec - from->at.tv_sec) * 1e3 + (double)(to->at.tv_nsec - from->at.tv_nsec) * 1e-6);
+    return cudaSuccess;
+}
+
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void *data)
+{
+    const guard hold;
+    if (!takes(stream)) {
+        return last_error;
+    }
+    sim_op op = {};
+    op.kind = OP_HOST;
+    op.fn = fn;
+    op.to = data;
+    put(stream, op);
+    return cudaSuccess;
+}
+
 /* ---- graphs ---- */
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
 {
@@ -583,11 +616,27 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
 {
+    const guard hold;
+    device_state *device = &devices[current_device];
+    const size_t bytes = graph->list.n * SIMT_NODE_BYTES;
     (void)flags;
+    if (bytes > memory_bytes - device->held) {
+        return fail(cudaErrorMemoryAllocation);
+    }
     *exec = static_cast<cudaGraphExec_t>(calloc(1, sizeof(CUgraphExec_st)));
     (*exec)->list = graph->list; /* moves: a graph is instantiated once here */
+    (*exec)->device = current_device;
+    (*exec)->bytes = bytes;
+    device->held += bytes;
     graph->list = {};
     return cudaSuccess;
+}
+
+/* Their number alone. */
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t *n)
+{
+    *n = graph->list.n;
+    return nodes == nullptr ? cudaSuccess : fail(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)
@@ -599,6 +648,8 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
+    const guard hold;
+    devices[exec->device].held -= exec->bytes;
     empty(&exec->list);
     free(exec);
     return cudaSuccess;

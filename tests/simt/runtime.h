@@ -38,6 +38,8 @@ void simt_poke(void *to, const void *from, size_t bytes);
 
 /* What was asked for since simt_reset(). */
 struct simt_counts { uint64_t launches, graph_launches, captures, copies_up, copies_down, bytes_down, waits; };
+/* What this driver takes of a device for each operation of an instantiated graph. */
+enum { SIMT_NODE_BYTES = 10000 };
 struct simt_counts simt_counts_get(void);
 
 #ifdef __cplusplus
