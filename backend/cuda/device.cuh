@@ -58,6 +58,48 @@ DEVICE_FN void cuda_mma_s8(const int32_t *a, const int32_t *b, int32_t *d)
 #endif
 }
 
+/* Two floats rounded to the type of the weights, to nearest even, the first in the lower half. Beyond a half's
+ * range there is infinity. */
+template <int FLOAT_TYPE> DEVICE_FN uint32_t cuda_round_pair(float low, float high)
+{
+    static_assert(FLOAT_TYPE == TENSOR_BF16 || FLOAT_TYPE == TENSOR_F16, "a type of 16 bits");
+#ifdef __CUDACC__
+    uint32_t pair;
+    if constexpr (FLOAT_TYPE == TENSOR_BF16) {
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    } else {
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    }
+    return pair;
+#else
+    return FLOAT_TYPE == TENSOR_BF16 ? simt_round_bf16(low) | (uint32_t)simt_round_bf16(high) << 16
+                                     : mathx_f32_to_f16(low) | (uint32_t)mathx_f32_to_f16(high) << 16;
+#endif
+}
+
+/* d += a b of pairs of FLOAT_TYPE, in fp32: 16 rows of a, 8 columns of b, 16 products each; the whole warp comes.
+ * Places as in cuda_mma_s8, with a pair of inputs for its four bytes. Products are exact; in which order the
+ * instruction adds them up is the device's affair, and the same whatever the other rows and columns hold.
+ * PTX ISA, "mma.m16n8k16". */
+template <int FLOAT_TYPE> DEVICE_FN void cuda_mma_float(const uint32_t *a, const uint32_t *b, float *d)
+{
+#ifdef __CUDACC__
+    if constexpr (FLOAT_TYPE == TENSOR_BF16) {
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    } else {
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    }
+#else
+    simt_mma_float(FLOAT_TYPE == TENSOR_BF16 ? SIMT_MMA_BF16 : SIMT_MMA_F16, a, b, d);
+#endif
+}
+
 /* ---- row sums: 64 partials, a tree with strides 32 .. 1 ---- */
 enum { CUDA_PARTIALS = 64 };
 

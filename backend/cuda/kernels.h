@@ -1,4 +1,4 @@
-/* kernels: launchers of the device code of the exact plan, for C. Private to backend/cuda.
+/* kernels: launchers of device code, for C; of the exact plan where nothing else is said. Private to backend/cuda.
  *
  * Each computes what the operation of that name in backend.h computes, with the bits of the scalar code
  * in backend/cpu. All pointers are device memory, borrowed until the stream has passed the launch;
@@ -87,6 +87,29 @@ struct cuda_op_linear {
     struct cuda_act x;
 };
 int cuda_linear(const struct cuda_op_linear *op, struct CUstream_st *stream);
+
+/* ---- linear_float.cu: the same on tensor cores, for weights of one type of 16 bits; the native plan. x is rounded
+ * to that type. A row's bits are its own: the same alone as among others, on one device. ---- */
+int cuda_linear_native(const struct cuda_op_linear *op, struct CUstream_st *stream);
+
+/* ---- widen.cu: what a product in bf16 reads and leaves; the fast plan ---- */
+/* Outputs first_out .. first_out + n_rows - 1 of a matrix as rows of bf16 (layout.h), zeros behind their ends. */
+struct cuda_op_widen {
+    struct cuda_weight weight;
+    int32_t first_out, n_rows; /* first_out: of a tile */
+    uint16_t *out;             /* [n_rows, cuda_widened_cols(n_in)], 16-byte aligned */
+};
+int cuda_widen(const struct cuda_op_widen *op, struct CUstream_st *stream);
+/* The floats of rows likewise. */
+struct cuda_op_round {
+    struct cuda_act x;
+    int32_t n_rows;
+    uint16_t *out;             /* [n_rows, cuda_widened_cols(n_cols)], 16-byte aligned */
+};
+int cuda_round(const struct cuda_op_round *op, struct CUstream_st *stream);
+/* x[row, i] += bias[i] */
+struct cuda_op_bias { float *x; const float *bias; int32_t n_rows, n_cols; };
+int cuda_bias(const struct cuda_op_bias *op, struct CUstream_st *stream);
 
 /* ---- experts.cu: as op_route and its kin. A row of an act, or of an output, is a place. ---- */
 enum { CUDA_EXPERT_PARTS = 2 };

@@ -93,6 +93,9 @@ MATHX_FN size_t cuda_tile_bytes(enum tensor_type type, int32_t n_in)
                                      (size_t)blocks * (size_t)cuda_block_pair_bytes(type) / 2);
 }
 
+/* Columns of a row of bf16: whole 16 bytes. */
+MATHX_FN int32_t cuda_widened_cols(int32_t n) { return (n + 7) / 8 * 8; }
+
 MATHX_FN int32_t cuda_n_tiles(int32_t n_out) { return (n_out + CUDA_WARP - 1) / CUDA_WARP; }
 
 /* Where block b of panel p begins, of rows of n_cols columns. */

@@ -13,19 +13,6 @@
  */
 #include "backend/cuda/linear.cuh"
 
-/* Which part and tile a block computes. */
-struct linear_place { int32_t part, tile; };
-
-DEVICE_FN linear_place linear_find(const cuda_op_linear &op)
-{
-    linear_place place = { 0, (int32_t)blockIdx.x };
-    while (place.tile >= cuda_n_tiles(op.part[place.part].weight.n_out)) {
-        place.tile -= cuda_n_tiles(op.part[place.part].weight.n_out);
-        place.part++;
-    }
-    return place;
-}
-
 /* Shapes: weights in tiles of 32 outputs (layout.h), x panels of 8 rows or [n_rows, f32_stride], out
  * [n_rows, n_out]. Grid: tiles of all parts. Block: 8 warps; lane = output, warp = segment, ROWS rows at
  * a time, of at most 64 (with matrix products a lane has the sums of four outputs and two rows).
@@ -102,38 +89,11 @@ static cudaError_t linear_some_rows(const cuda_op_linear &op, unsigned n_tiles, 
     return cudaGetLastError();
 }
 
-/* The rows from `first` on. */
-static cuda_op_linear linear_from(const cuda_op_linear &all, int32_t first)
-{
-    cuda_op_linear op = all;
-    const int32_t left = all.n_rows - first;
-    op.n_rows = left < CUDA_LINEAR_ROWS ? left : (int32_t)CUDA_LINEAR_ROWS;
-    if (op.x.f32 != nullptr) {
-        op.x.f32 += (size_t)first * (size_t)op.x.f32_stride;
-    }
-    if (op.x.q8 != nullptr) {
-        op.x.q8 += cuda_act_block(op.x.n_cols, first / CUDA_PANEL_ROWS, 0);
-    }
-    for (int32_t p = 0; p < op.n_parts; p++) {
-        const size_t at = (size_t)first * (size_t)op.part[p].weight.n_out;
-        op.part[p].out += at;
-        op.part[p].add = op.part[p].add != nullptr ? op.part[p].add + at : nullptr;
-    }
-    return op;
-}
-
 extern "C" int cuda_linear(const struct cuda_op_linear *op, struct CUstream_st *stream)
 {
     unsigned n_tiles = 0;
-    if (op->n_parts < 1 || op->n_parts > CUDA_LINEAR_PARTS) {
+    if (!linear_count_tiles(*op, &n_tiles)) {
         return cudaErrorInvalidValue;
-    }
-    for (int32_t p = 0; p < op->n_parts; p++) {
-        const struct cuda_weight *weight = &op->part[p].weight;
-        if (weight->type != op->part[0].weight.type || weight->n_in != op->x.n_cols) {
-            return cudaErrorInvalidValue;
-        }
-        n_tiles += (unsigned)cuda_n_tiles(weight->n_out);
     }
     for (int32_t first = 0; first < op->n_rows; first += CUDA_LINEAR_ROWS) {
         const cudaError_t error = linear_some_rows(linear_from(*op, first), n_tiles, stream);

@@ -8,6 +8,55 @@
 
 enum { LINEAR_WARPS = 8, LINEAR_THREADS = LINEAR_WARPS * CUDA_WARP };
 
+/* Which part and tile a block computes. */
+struct linear_place { int32_t part, tile; };
+
+DEVICE_FN linear_place linear_find(const cuda_op_linear &op)
+{
+    linear_place place = { 0, (int32_t)blockIdx.x };
+    while (place.tile >= cuda_n_tiles(op.part[place.part].weight.n_out)) {
+        place.tile -= cuda_n_tiles(op.part[place.part].weight.n_out);
+        place.part++;
+    }
+    return place;
+}
+
+/* Tiles of all parts; false: parts that are no launch. */
+static inline bool linear_count_tiles(const cuda_op_linear &op, unsigned *n_tiles)
+{
+    if (op.n_parts < 1 || op.n_parts > CUDA_LINEAR_PARTS) {
+        return false;
+    }
+    for (int32_t p = 0; p < op.n_parts; p++) {
+        const cuda_weight &weight = op.part[p].weight;
+        if (weight.type != op.part[0].weight.type || weight.n_in != op.x.n_cols) {
+            return false;
+        }
+        *n_tiles += (unsigned)cuda_n_tiles(weight.n_out);
+    }
+    return true;
+}
+
+/* The rows from `first` on, as many as a launch takes. */
+static inline cuda_op_linear linear_from(const cuda_op_linear &all, int32_t first)
+{
+    cuda_op_linear op = all;
+    const int32_t left = all.n_rows - first;
+    op.n_rows = left < CUDA_LINEAR_ROWS ? left : (int32_t)CUDA_LINEAR_ROWS;
+    if (op.x.f32 != nullptr) {
+        op.x.f32 += (size_t)first * (size_t)op.x.f32_stride;
+    }
+    if (op.x.q8 != nullptr) {
+        op.x.q8 += cuda_act_block(op.x.n_cols, first / CUDA_PANEL_ROWS, 0);
+    }
+    for (int32_t p = 0; p < op.n_parts; p++) {
+        const size_t at = (size_t)first * (size_t)op.part[p].weight.n_out;
+        op.part[p].out += at;
+        op.part[p].add = op.part[p].add != nullptr ? op.part[p].add + at : nullptr;
+    }
+    return op;
+}
+
 /* The last segment of a group of SUM_GROUPS: group g ends before segment floor((g + 1) n / 8). */
 DEVICE_FN bool linear_group_ends(int32_t segment, int32_t n_segments)
 {

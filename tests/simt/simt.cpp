@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/mathx.h"
 #include "tests/simt/fiber.h"
 
 uint3 threadIdx, blockIdx;
@@ -198,10 +199,43 @@ void warp_mma(thread_state *warp)
     }
 }
 
+/* d = c + a b, m16n8k16 of bf16 or halves: as above, with a pair for four bytes and c in words 6 to 9. Hardware
+ * does not say in which order it adds; here it is c, then inputs ascending, each by fma: products are exact. */
+void warp_mma_float(thread_state *warp, bool is_bf16)
+{
+    float a[16][16], b[8][16];
+    for (int lane = 0; lane < SIMT_WARP; lane++) {
+        const int row = lane / 4, at = lane % 4 * 2;
+        for (int word = 0; word < 6; word++) {
+            float *to = word < 4 ? &a[row + word % 2 * 8][at + word / 2 * 8] : &b[row][at + (word - 4) * 8];
+            for (int half = 0; half < 2; half++) {
+                const uint16_t bits = (uint16_t)(warp[lane].in[word] >> (16 * half));
+                to[half] = is_bf16 ? mathx_bf16_to_f32(bits) : mathx_f16_to_f32(bits);
+            }
+        }
+    }
+    for (int lane = 0; lane < SIMT_WARP; lane++) {
+        for (int i = 0; i < 4; i++) {
+            const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+            float sum;
+            memcpy(&sum, &warp[lane].in[6 + i], 4);
+            for (int k = 0; k < 16; k++) {
+                sum = mathx_fma(a[row][k], b[column][k], sum);
+            }
+            memcpy(&warp[lane].out[i], &sum, 4);
+        }
+    }
+}
+
+bool is_product(simt_warp_op op) { return op == SIMT_MMA || op == SIMT_MMA_BF16 || op == SIMT_MMA_F16; }
+
 void warp_complete(thread_state *warp, unsigned mask)
 {
-    if (warp[__builtin_ctz(mask)].op == SIMT_MMA) {
+    const simt_warp_op op = warp[__builtin_ctz(mask)].op;
+    if (op == SIMT_MMA) {
         warp_mma(warp);
+    } else if (is_product(op)) {
+        warp_mma_float(warp, op == SIMT_MMA_BF16);
     }
     for (int lane = 0; lane < SIMT_WARP; lane++) {
         if (mask >> lane & 1) {
@@ -226,7 +260,7 @@ void warp_check(unsigned mask, simt_warp_op op, int source)
     if (op == SIMT_SHUFFLE && !(mask >> source & 1)) {
         simt_fail("lane %u wants the value of lane %d, which is not in the mask %08x", lane, source, mask);
     }
-    if (op == SIMT_MMA && mask != 0xffffffffu) {
+    if (is_product(op) && mask != 0xffffffffu) {
         simt_fail("a matrix product with mask %08x; it takes the whole warp", mask);
     }
     const thread_state *warp = warp_of(current);

@@ -25,14 +25,15 @@ struct dim3 {
 };
 struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 
 extern uint3 threadIdx, blockIdx; /* of the thread that runs */
 extern dim3 blockDim, gridDim;
 
 /* ---- launches, barriers, warps: simt.cpp ---- */
-enum simt_warp_op { SIMT_SYNC, SIMT_SHUFFLE, SIMT_MMA };
-enum { SIMT_WARP = 32, SIMT_WORDS_IN = 6, SIMT_WORDS_OUT = 4 };
+enum simt_warp_op { SIMT_SYNC, SIMT_SHUFFLE, SIMT_MMA, SIMT_MMA_BF16, SIMT_MMA_F16 };
+enum { SIMT_WARP = 32, SIMT_WORDS_IN = 10, SIMT_WORDS_OUT = 4 };
 
 /* Runs a launch now. Its arguments lie behind args. */
 struct simt_launch_shape { dim3 grid, block; size_t shared_bytes; };
@@ -95,11 +96,28 @@ template <class T> T __shfl_up_sync(unsigned mask, T value, int lanes)
 }
 static inline void simt_mma_s8(const int32_t *a, const int32_t *b, int32_t *d)
 {
-    uint32_t words[SIMT_WORDS_IN], out[SIMT_WORDS_OUT];
+    uint32_t words[SIMT_WORDS_IN] = {}, out[SIMT_WORDS_OUT];
     memcpy(words, a, 16);
     memcpy(words + 4, b, 8);
     simt_warp(SIMT_MMA, 0xffffffffu, 0, words, out);
     memcpy(d, out, sizeof out);
+}
+
+static inline void simt_mma_float(enum simt_warp_op op, const uint32_t *a, const uint32_t *b, float *d)
+{
+    uint32_t words[SIMT_WORDS_IN], out[SIMT_WORDS_OUT];
+    memcpy(words, a, 16);
+    memcpy(words + 4, b, 8);
+    memcpy(words + 6, d, 16);
+    simt_warp(op, 0xffffffffu, 0, words, out);
+    memcpy(d, out, sizeof out);
+}
+/* To nearest even; a NaN stays one. */
+static inline uint16_t simt_round_bf16(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return (uint16_t)(x != x ? bits >> 16 | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
 /* ---- shared memory: an index is checked ---- */
