@@ -42,6 +42,14 @@ struct simt_counts { uint64_t launches, graph_launches, captures, copies_up, cop
 enum { SIMT_NODE_BYTES = 10000 };
 struct simt_counts simt_counts_get(void);
 
+/* ---- cublaslt.cpp; simt_reset() leaves it as it is ---- */
+/* Whether there is a cuBLASLt to open: whole (1, as it begins), without its product (-1), none (0). */
+void simt_set_blas(int gives);
+/* The choice of an algorithm or product after n more of them fails, < 0: none. Counts begin again. */
+void simt_fail_blas(int64_t after);
+struct simt_blas_counts { uint64_t choices, products; };
+struct simt_blas_counts simt_blas_counts_get(void);
+
 #ifdef __cplusplus
 }
 #endif

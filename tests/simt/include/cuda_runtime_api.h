@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #define SIMT_EMULATION 1
+#define CUDART_VERSION 13000
 
 #ifdef __cplusplus
 extern "C" {
