@@ -47,6 +47,13 @@ enum status backend_create(const char *kind, const char *isa_or_null, struct bac
 void backend_destroy(struct backend *backend);
 const char *backend_name(const struct backend *backend); /* "cpu avx512", "cuda:0 NVIDIA H200" */
 enum isa backend_isa(const struct backend *backend);     /* of the host's part */
+/* The numeric rules of a device's linear layers. Exact: the canonical order, identical bits everywhere. Native: a
+ * row's bits depend on its own inputs alone, on one device. Fast: nothing is promised. */
+enum numeric_plan { PLAN_EXACT, PLAN_NATIVE, PLAN_FAST, PLAN_COUNT };
+const char *numeric_plan_name(enum numeric_plan plan); /* "exact", "native", "fast" */
+/* Exact unless said; before the first lane. STATUS_UNSUPPORTED with a sentence where it cannot be honoured. */
+enum status backend_set_plan(struct backend *backend, enum numeric_plan plan);
+enum numeric_plan backend_plan(const struct backend *backend);
 /* Whether the host reads and writes its memory in place. */
 bool backend_is_host(const struct backend *backend);
 bool backend_has_cuda(void);       /* whether this build knows GPUs */
@@ -186,6 +193,8 @@ struct pass_result { const float *logits; int32_t n_logits, n_cols; bool stays; 
 struct pass_shape {
     int32_t cap_rows, cap_logits, n_vocab;
     int32_t n_heads, head_dim, context, n_layers;
+    int32_t most_in;     /* inputs of a linear layer, at most */
+    size_t matrix_elems; /* of the largest matrix of a layer, the head not counted */
 };
 /* What a device keeps for passes that use the same buffers: inputs on their way, logits on theirs, scratch,
  * recorded passes. NULL on a CPU, which needs none of it; all calls take NULL. */

@@ -26,6 +26,7 @@ struct cpu_wake {
 struct backend {
     const struct backend_ops *ops;
     const struct cpu_kernels *kernels;
+    enum numeric_plan plan;
     char name[64];
     struct cpu_wake wake;
 };
@@ -41,6 +42,7 @@ struct backend_ops {
     bool is_host; /* pointers of its memory are the host's too */
     void (*destroy)(struct backend *backend);
     enum status (*health)(struct backend *backend); /* NULL: cannot fail */
+    enum status (*set_plan)(struct backend *backend, enum numeric_plan plan); /* NULL: exact alone */
 
     /* ---- memory ---- */
     void *(*alloc)(struct backend *backend, size_t bytes);

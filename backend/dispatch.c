@@ -24,6 +24,26 @@ void backend_destroy(struct backend *backend)
     }
 }
 
+const char *numeric_plan_name(enum numeric_plan plan)
+{
+    static const char *const names[PLAN_COUNT] = { "exact", "native", "fast" };
+    return names[plan];
+}
+
+enum status backend_set_plan(struct backend *backend, enum numeric_plan plan)
+{
+    if (plan != PLAN_EXACT && backend->ops->set_plan == NULL) {
+        return status_fail(STATUS_UNSUPPORTED, "the plan on a CPU is exact; found '%s', which is for GPUs "
+                           "(--target-device cuda:0)", numeric_plan_name(plan));
+    }
+    if (backend->ops->set_plan != NULL) {
+        TRY(backend->ops->set_plan(backend, plan));
+    }
+    backend->plan = plan;
+    return STATUS_OK;
+}
+
+enum numeric_plan backend_plan(const struct backend *backend) { return backend->plan; }
 const char *backend_name(const struct backend *backend) { return backend->name; }
 bool backend_is_host(const struct backend *backend) { return backend->ops->is_host; }
 bool backend_has_experts(const struct backend *backend) { return backend->ops->route != NULL; }

@@ -120,8 +120,10 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "colour each token by who proposed it, with the guesses that were wrong", V(RUN)},
     [OPT_TIMELINE] = {"timeline", 0, CONF_FLAG, 0, 0, "0", NULL, NULL, NULL,
         "draw what target and draft did in the last rounds, side by side", V(RUN)},
-    [OPT_PLAN] = {"plan", 0, CONF_CHOICE, 0, 0, "exact", "exact", "native|fast", "PLAN",
-        "numeric rules; exact: the same bits everywhere", COMPUTES},
+    [OPT_PLAN] = {"plan", 0, CONF_CHOICE, 0, 0, "exact", "exact|native|fast", NULL, "PLAN",
+        "numeric rules; exact: the same bits everywhere; native, on a GPU: 16-bit weights on tensor cores, the same bits "
+        "whatever else runs there; fast, on a GPU: long passes by cuBLASLt, where a text may depend on batches and "
+        "drafts", LOADS},
     [OPT_ISA] = {"isa", 0, CONF_CHOICE, 0, 0, NULL, "scalar|avx2|avx512", NULL, "SET",
         "instruction set to force (default: the best here)", COMPUTES | DRAFTS},
     [OPT_THREADS] = {"threads", 0, CONF_INT, 1, 256, NULL, NULL, NULL, "N",

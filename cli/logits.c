@@ -25,6 +25,10 @@ static enum status logits_open(const struct conf *conf, const struct id_list *id
     struct progress progress;
     const char *target = NULL;
     const int64_t limit = conf_is_set(conf, OPT_CONTEXT) ? conf_int(conf, OPT_CONTEXT) : DEFAULT_CONTEXT;
+    if (strcmp(conf_text(conf, OPT_PLAN), "exact") != 0) {
+        return status_fail(STATUS_UNSUPPORTED, "logits are computed on a CPU, whose plan is exact; found --plan %s",
+                           conf_text(conf, OPT_PLAN));
+    }
     if (conf_int(conf, OPT_PAGE) % 16 != 0) {
         return status_fail(STATUS_USAGE, "--page is a multiple of 16, found %lld",
                            (long long)conf_int(conf, OPT_PAGE));

@@ -69,7 +69,7 @@ struct td_engine_options {
                                 * so long, if it can; 0, 0 = as long as it takes */
     int32_t virtual_draft_us;  /* likewise a draft model's pass, whatever its rows */
     const char *isa;           /* "scalar", "avx2", "avx512"; NULL = best */
-    const char *plan;          /* "exact" */
+    const char *plan;          /* numeric rules: "exact"; "native", "fast": GPUs alone */
     const char *kv;            /* "f16", "f32" */
     const char *quant;         /* weights converted while loading: "q8_0", ...; NULL: as the file has them */
     int32_t threads;           /* 0 = the physical cores this process may use */

@@ -96,6 +96,16 @@ static size_t place(struct pass_buffers *buffers, const struct model *model, uns
     return cutter.bytes;
 }
 
+/* Linear layers: their longest input and largest matrix. Experts' are none of them. */
+static void shape_of_layers(const struct model *model, struct pass_shape *shape)
+{
+    const struct model_config *config = &model->config;
+    const int32_t q_dim = config->n_heads * config->head_dim, ffn_dim = config->experts.n > 0 ? 0 : model->shard.ffn.n;
+    const int32_t wide = q_dim > ffn_dim ? q_dim : ffn_dim, routed = config->experts.n;
+    shape->most_in = wide > config->dim ? wide : config->dim;
+    shape->matrix_elems = (size_t)config->dim * (size_t)(wide > routed ? wide : routed);
+}
+
 static enum status take_memory(struct pass_buffers *buffers, const struct model *model)
 {
     const struct model_config *config = &model->config;
@@ -108,9 +118,11 @@ static enum status take_memory(struct pass_buffers *buffers, const struct model 
                            (double)backend_free_bytes(buffers->backend) / (1024.0 * 1024.0));
     }
     place(buffers, model, buffers->memory);
-    return backend_desk_create(buffers->backend, &(struct pass_shape){
+    struct pass_shape shape = {
         .cap_rows = rows, .cap_logits = logits, .n_vocab = config->n_vocab, .n_heads = config->n_heads,
-        .head_dim = config->head_dim, .context = model->context, .n_layers = config->n_layers }, &buffers->desk);
+        .head_dim = config->head_dim, .context = model->context, .n_layers = config->n_layers };
+    shape_of_layers(model, &shape);
+    return backend_desk_create(buffers->backend, &shape, &buffers->desk);
 }
 
 enum status pass_buffers_create(const struct model *model, int32_t cap_rows, int32_t cap_logits,

@@ -146,12 +146,12 @@ static enum status open_scheduler(struct td_engine *engine, const struct td_engi
 }
 
 /* Everything that decides bits: what the same request and seed give on another machine. */
-static uint64_t fingerprint_of(const struct model *model, enum kv_type kv)
+static uint64_t fingerprint_of(const struct model *model, const struct engine_plan *plan)
 {
     char text[128];
-    const int n = snprintf(text, sizeof text, "model %016llx kv %s plan exact canonical %d",
-                           (unsigned long long)model_digest(model), kv == KV_F16 ? "f16" : "f32",
-                           CANONICAL_VERSION);
+    const int n = snprintf(text, sizeof text, "model %016llx kv %s plan %s canonical %d",
+                           (unsigned long long)model_digest(model), plan->kv == KV_F16 ? "f16" : "f32",
+                           numeric_plan_name(plan->numeric), CANONICAL_VERSION);
     ASSERT(n > 0 && (size_t)n < sizeof text);
     return digest_bytes(text, (size_t)n);
 }
@@ -160,9 +160,10 @@ static void describe_model(struct td_engine *engine)
 {
     const struct model_config *config = model_get_config(engine->model);
     engine->info = (struct td_engine_info){
-        .model_name = config->name, .architecture = config->architecture, .plan = "exact",
+        .model_name = config->name, .architecture = config->architecture,
+        .plan = numeric_plan_name(engine->plan.numeric),
         .kv = engine->plan.kv == KV_F16 ? "f16" : "f32", .isa = isa_name(backend_isa(engine->backend)),
-        .fingerprint = fingerprint_of(engine->model, engine->plan.kv),
+        .fingerprint = fingerprint_of(engine->model, &engine->plan),
         .weight_bytes = model_weight_bytes(engine->model),
         .resident_weight_bytes = model_resident_bytes(engine->model),
         .kv_bytes = model_target_kv_bytes(config, &(struct model_target_options){

@@ -32,6 +32,7 @@ struct engine_plan {
     bool drafts_ahead;         /* the draft has a thread of its own, which is worker 0 of its lane */
     bool lends;                /* each lane's idle workers help the other */
     enum kv_type kv;
+    enum numeric_plan numeric; /* of the target; a draft model's on a GPU too, and no text depends on that */
     enum verify_rule rule;
     int32_t k_max, fixed_k;    /* of a round; fixed_k POLICY_AUTO: as many as pay */
     int32_t page_slots, context, n_pages, prefill_chunk, max_batch, max_queue;

@@ -244,12 +244,15 @@ enum status engine_device_open(struct td_engine *engine, const struct td_engine_
 {
     const struct engine_plan *plan = &engine->plan;
     TRY(backend_create(plan->target.kind, options->isa, &engine->backend));
+    TRY(backend_set_plan(engine->backend, plan->numeric));
     TRY(open_lane(engine->backend, &plan->target, (struct lane_options){ .caller_is_worker = true }, &engine->lane));
     if (plan->draft.n_threads == 0) {
         return STATUS_OK;
     }
     if (strcmp(plan->draft.kind, plan->target.kind) != 0) {
         TRY(backend_create(plan->draft.kind, options->isa, &engine->draft_backend));
+        TRY(backend_set_plan(engine->draft_backend,
+                             backend_is_host(engine->draft_backend) ? PLAN_EXACT : plan->numeric));
     }
     /* The step thread sits on a core of the target, so a draft without a thread of its own leaves its
      * lane's work to the lane's workers. */

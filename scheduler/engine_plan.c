@@ -28,14 +28,23 @@ static enum status check_int(struct int_range range)
 }
 
 /* ---- words ---- */
+static enum status check_numeric(const char *word, enum numeric_plan *plan)
+{
+    for (*plan = PLAN_EXACT; word != NULL && *plan < PLAN_COUNT; ++*plan) {
+        if (strcmp(word, numeric_plan_name(*plan)) == 0) {
+            return STATUS_OK;
+        }
+    }
+    return word == NULL ? STATUS_OK
+                        : status_fail(STATUS_UNSUPPORTED, "expected a plan of exact, native or fast, found '%s'", word);
+}
+
 static enum status check_words(const struct td_engine_options *options, struct engine_plan *plan)
 {
     if (options->target == NULL || options->target[0] == '\0') {
         return status_fail(STATUS_INVALID, "no target model was named");
     }
-    if (options->plan != NULL && strcmp(options->plan, "exact") != 0) {
-        return status_fail(STATUS_UNSUPPORTED, "the plan on a CPU is exact; found '%s'", options->plan);
-    }
+    TRY(check_numeric(options->plan, &plan->numeric));
     const char *kv = options->kv != NULL ? options->kv : "f16";
     if (strcmp(kv, "f16") != 0 && strcmp(kv, "f32") != 0) {
         return status_fail(STATUS_UNSUPPORTED, "expected a KV type of f16 or f32, found '%s'", kv);

@@ -29,6 +29,8 @@ check "value out of range" says 2 "from 1 to" run --threads 0
 check "more threads than cores" says 2 "may use" run -p a --threads 256
 check "two prompts" says 2 "one prompt" run -p a --ids 1
 check "verbs not built are refused" says 1 "not built yet" serve
+check "plans that a CPU does not have are refused" says 1 "the plan on a CPU is exact" run --plan native -p a
+check "logits are exact" says 1 "found --plan fast" logits --plan fast --ids 1 --out "$dir/never"
 check "a draft that is not there is refused" says 1 "there is no draft" run --draft model.gguf -p a
 check "a draft worker by no address" says 1 "expected tcp:HOST:PORT" run --draft tcp://host -p a
 check "a fan-out that is none" says 2 "geometric, learned, uniform or list" run -p a --fanout even

@@ -144,13 +144,16 @@ static void test_not_built_is_refused(void **state)
 {
     (void)state;
     static const char *const lines[] = {
-        "serve", "audit", "run --plan native", "run --plan fast",
+        "serve", "audit",
     };
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
         expect_sentence(lines[i], STATUS_UNSUPPORTED, "not built yet");
     }
     assert_int_equal(parse("run --target-device cuda:0 --draft-device cuda:1"), STATUS_OK);
     assert_int_equal(parse("run --target-device cpu:0-1 --draft none --verify coupled --plan exact"), STATUS_OK);
+    assert_int_equal(parse("run --target-device cuda:0 --plan native"), STATUS_OK);
+    assert_int_equal(parse("logits --plan fast --ids 1 --out x"), STATUS_OK);
+    expect_sentence("run --plan quick", STATUS_USAGE, "exact|native|fast");
 }
 
 static void test_environment(void **state)

@@ -21,6 +21,8 @@
 enum { CUDA_SENTENCE_CAP = 256, CUDA_TICKETS = 64 };
 
 struct CUgreenCtx_st;
+struct cuda_gemm;
+struct cuda_gemm_desk;
 struct cuda_backend {
     struct backend base;
     int device;
@@ -28,6 +30,7 @@ struct cuda_backend {
     struct CUgreenCtx_st *partition;
     bool keeps_graphs;        /* passes that come again are recorded */
     _Atomic uint64_t recorded_bytes; /* kept for what the driver takes for them, by all desks */
+    struct cuda_gemm *gemm;   /* NULL but for the fast plan */
     atomic_int failed;        /* 1: the sentence is being written; 2: it stands */
     char sentence[CUDA_SENTENCE_CAP];
 };
@@ -52,6 +55,8 @@ static inline struct cuda_lane *cuda_lane_of(struct lane *base) { return (struct
 
 /* Whether a call went well; the first that did not is kept. `what` names it. */
 bool cuda_ok(struct cuda_backend *backend, int error, const char *what);
+/* The same of what is no error of CUDA's runtime: `why` in words. */
+void cuda_fail(struct cuda_backend *backend, const char *what, const char *why);
 bool cuda_has_failed(const struct cuda_backend *backend);
 /* The calling thread's device is this one. */
 bool cuda_enter(struct cuda_backend *backend);
@@ -108,6 +113,14 @@ struct cuda_choosing *cuda_desk_choosing(const struct pass_desk *desk);
 /* Of the pass under way: segments that its rows see at most, and where attention computes. */
 struct cuda_room { int32_t n_segments; float *scratch; size_t scratch_floats; };
 struct cuda_room cuda_desk_room(const struct pass_desk *desk);
+/* What long passes of the fast plan multiply in; NULL where there are none. */
+struct cuda_gemm_desk *cuda_desk_gemm(const struct pass_desk *desk);
+
+/* ---- plan.c ---- */
+enum status cuda_set_plan(struct backend *backend, enum numeric_plan plan);
+void cuda_plan_linear(struct lane *lane, const struct cuda_op_linear *job);
+/* The kinds of rows that an operation leaves: those asked for, or those that the plan's layers read instead. */
+int cuda_plan_kinds(const struct lane *lane, int kinds, int32_t n_rows);
 
 /* ---- choosing.c, choose_rows.c, rank_rows.c ---- */
 enum status cuda_choosing_create(struct cuda_backend *backend, const struct pass_shape *shape,

@@ -18,7 +18,7 @@
  */
 #include <string.h>
 
-#include "backend/cuda/cuda.h"
+#include "backend/cuda/gemm.h"
 #include "backend/cuda/pack.h"
 
 enum {
@@ -51,6 +51,7 @@ struct pass_desk {
     float *logits;                      /* pinned, [cap_logits, n_vocab] */
     float *scratch;                     /* of the device */
     size_t scratch_floats;
+    struct cuda_gemm_desk *gemm;        /* NULL but for the fast plan */
     int32_t n_segments;                 /* of the pass under way */
     struct graph graphs[MAX_GRAPHS];
     int n_graphs;
@@ -108,6 +109,9 @@ static enum status take_memory(struct pass_desk *desk)
     TRY(cuda_pinned_alloc(desk->backend, logits_bytes, &pinned));
     desk->logits = pinned;
     TRY(cuda_choosing_create(desk->backend, &desk->shape, &desk->choosing));
+    if (backend_plan(backend) == PLAN_FAST) {
+        TRY(cuda_gemm_desk_create(desk->backend, &desk->shape, &desk->gemm));
+    }
     return backend_health(backend);
 }
 
@@ -151,6 +155,7 @@ void cuda_desk_destroy(struct pass_desk *desk)
     }
     (void)cudaFreeHost(desk->logits);
     cuda_choosing_destroy(desk->choosing);
+    cuda_gemm_desk_destroy(desk->gemm);
     backend_free(backend, desk->inputs, desk->input_bytes);
     backend_free(backend, desk->scratch, desk->scratch_floats * sizeof *desk->scratch);
     mem_free(desk);
@@ -159,8 +164,10 @@ void cuda_desk_destroy(struct pass_desk *desk)
 uint64_t cuda_desk_bytes(const struct pass_desk *desk)
 {
     return desk->input_bytes + desk->scratch_floats * sizeof *desk->scratch + cuda_choosing_bytes(desk->choosing) +
-           recorded_bytes_of(desk);
+           cuda_gemm_desk_bytes(desk->gemm) + recorded_bytes_of(desk);
 }
+
+struct cuda_gemm_desk *cuda_desk_gemm(const struct pass_desk *desk) { return desk->gemm; }
 
 const float *cuda_pass_logits(const struct pass_desk *desk) { return desk->logits; }
 struct cuda_logits cuda_desk_rows(const struct pass_desk *desk) { return desk->rows; }

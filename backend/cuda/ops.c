@@ -39,19 +39,23 @@ void cuda_run_embed(struct lane *lane, const struct op_embed *op)
 void cuda_run_norm(struct lane *lane, const struct op_norm *op)
 {
     const struct cuda_op_norm job = { .x = op->x, .row_idx = op->row_idx, .weight = op->weight, .eps = op->eps,
-                                      .n_rows = op->n_rows, .out = cuda_act_of(op->out, op->kinds) };
+                                      .n_rows = op->n_rows,
+                                      .out = cuda_act_of(op->out, cuda_plan_kinds(lane, op->kinds, op->n_rows)) };
     CUDA_RUN(lane, cuda_norm, &job, "a norm");
 }
 
 void cuda_run_quantize(struct lane *lane, const struct op_quantize *op)
 {
     const struct cuda_op_quantize job = { cuda_act_of(op->act, ACT_F32 | ACT_Q8), op->n_rows };
-    CUDA_RUN(lane, cuda_quantize, &job, "quantising activations");
+    if (cuda_plan_kinds(lane, ACT_Q8, op->n_rows) == ACT_Q8) {
+        CUDA_RUN(lane, cuda_quantize, &job, "quantising activations");
+    }
 }
 
 void cuda_run_swiglu(struct lane *lane, const struct op_swiglu *op)
 {
-    const struct cuda_op_swiglu job = { op->gate, op->up, op->n_rows, cuda_act_of(op->out, op->kinds) };
+    const int kinds = cuda_plan_kinds(lane, op->kinds, op->n_rows);
+    const struct cuda_op_swiglu job = { op->gate, op->up, op->n_rows, cuda_act_of(op->out, kinds) };
     CUDA_RUN(lane, cuda_swiglu, &job, "SwiGLU");
 }
 
@@ -61,14 +65,14 @@ void cuda_run_linear(struct lane *lane, const struct op_linear *op)
     ASSERT(op->n_parts >= 1 && op->n_parts <= LINEAR_PARTS);
     for (int32_t first = 0; first < op->n_parts;) {
         const enum tensor_type type = op->part[first].weight->type;
-        struct cuda_op_linear job = { .n_rows = op->n_rows, .x = cuda_act_of(op->x, backend_act_kind(type)) };
+        struct cuda_op_linear job = { .n_rows = op->n_rows, .x = cuda_act_of(op->x, cuda_plan_kinds(lane, backend_act_kind(type), op->n_rows)) };
         int32_t p = first;
         for (; p < op->n_parts && op->part[p].weight->type == type; p++) {
             job.part[job.n_parts++] = (struct cuda_linear_part){
                 .weight = cuda_weight_of(op->part[p].weight), .out = op->part[p].out, .add = op->part[p].add,
                 .bias = op->part[p].bias };
         }
-        CUDA_RUN(lane, cuda_linear, &job, "a linear layer");
+        cuda_plan_linear(lane, &job);
         first = p;
     }
 }

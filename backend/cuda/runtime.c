@@ -3,24 +3,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cuda/cuda.h"
+#include "backend/cuda/gemm.h"
 
 enum { NOT_FAILED, FAILING, FAILED };
 
 /* ---- errors ---- */
 bool cuda_has_failed(const struct cuda_backend *backend) { return atomic_load(&backend->failed) != NOT_FAILED; }
 
-bool cuda_ok(struct cuda_backend *backend, int error, const char *what)
+void cuda_fail(struct cuda_backend *backend, const char *what, const char *why)
 {
     int expected = NOT_FAILED;
+    if (atomic_compare_exchange_strong(&backend->failed, &expected, FAILING)) {
+        snprintf(backend->sentence, sizeof backend->sentence, "cuda:%d failed for good: %s: %s", backend->device, what,
+                 why);
+        atomic_store(&backend->failed, FAILED);
+    }
+}
+
+bool cuda_ok(struct cuda_backend *backend, int error, const char *what)
+{
     if (error == cudaSuccess) {
         return true;
     }
-    if (atomic_compare_exchange_strong(&backend->failed, &expected, FAILING)) {
-        snprintf(backend->sentence, sizeof backend->sentence, "cuda:%d failed for good: %s: %s", backend->device, what,
-                 cudaGetErrorString((cudaError_t)error));
-        atomic_store(&backend->failed, FAILED);
-    }
+    cuda_fail(backend, what, cudaGetErrorString((cudaError_t)error));
     return false;
 }
 
@@ -115,13 +120,14 @@ static enum status download(struct backend *backend, void *to, const void *from,
 /* ---- the backend ---- */
 static void destroy(struct backend *backend)
 {
+    cuda_gemm_close(cuda_backend_of(backend)->gemm);
     cuda_partition_close(cuda_backend_of(backend));
     mem_free(backend);
 }
 
 static const struct backend_ops ops = {
     .is_host = false,
-    .destroy = destroy, .health = health,
+    .destroy = destroy, .health = health, .set_plan = cuda_set_plan,
     .alloc = alloc, .free = release, .free_bytes = free_bytes, .recorded_bytes = recorded_bytes, .upload = upload, .download = download,
     .lane_create = cuda_lane_create, .lane_stop = cuda_lane_stop, .lane_destroy = cuda_lane_destroy,
     .lane_idle_until = cuda_lane_idle_until, .lane_wake = cuda_lane_wake, .lane_submit = cuda_lane_submit,
