@@ -115,13 +115,6 @@ static struct fanout_plan apportion(const double *share, int32_t n_rows, int32_t
     return plan;
 }
 
-/* Whether row K's first candidate, which is right in a of a^K, brings more than one more would in row 0. */
-static bool is_worth_setting_aside(double acceptance, double tail, int32_t n_proposed, double share, int32_t budget)
-{
-    const double count = share * budget > 1 ? share * budget : 1;
-    return pow(acceptance, n_proposed + 1) > (1 - acceptance) * (pow(count, -tail) - pow(count + 1, -tail));
-}
-
 /* The closed form, but for row K. There nothing is refused: the first candidate, what the draft itself would say
  * next, is right with the acceptance, and only the rest, a^K (1 - a) as in other rows, falls with the tail. So
  * one candidate is set aside for it, and the others are shared as if row K were like the rest: F_k = F_0
@@ -139,7 +132,7 @@ static struct fanout_plan geometric_plan(const struct fanout_ask *ask)
     for (int32_t k = 0; k <= last; k++) {
         share[k] /= sum;
     }
-    const int32_t n_aside = is_worth_setting_aside(a, tail, last, share[0], ask->budget);
+    const int32_t n_aside = a > 0;
     struct fanout_plan plan = apportion(share, last + 1, ask->budget - n_aside);
     plan.count[last] += n_aside;
     return plan;
