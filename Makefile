@@ -231,7 +231,7 @@ fuzz: deps deps-fuzz ## each parser under libFuzzer for FUZZ_SECONDS (60)
 	$(SUBMAKE) -s SAN=fuzz CC=clang fuzz-build
 	@tools/run_fuzz build/fuzz/fuzz $(FUZZ_SECONDS)
 
-test-build: test-build-mpi $(TANDEM) $(TESTS) $(EXAMPLES) $(REPLAYS) $(CORE_CHECK) $(if $(HAVE_CXX),$(BUILD)/gpu/gpu_parity_emulated)
+test-build: test-build-mpi $(TANDEM) $(TESTS) $(EXAMPLES) $(REPLAYS) $(CORE_CHECK) $(if $(HAVE_CXX),$(BUILD)/gpu/gpu_parity_emulated $(BUILD)/gpu/gpu_models_emulated)
 
 test-run:
 	@tools/run_tests $(BUILD) $(TESTS) $(TEST_SCRIPTS) $(CORE_CHECK) $(EXAMPLES) $(REPLAYS)

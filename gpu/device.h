@@ -18,6 +18,7 @@ void *device_alloc(size_t bytes);    /* zeroed; NULL: none left */
 const char *device_put(void *to, const void *from, size_t bytes); /* host to device */
 const char *device_get(void *to, const void *from, size_t bytes); /* device to host */
 const char *device_wait(void);       /* for what was launched; says what went wrong with it */
+double device_copy_gb(void);         /* GB/s, read + written, of memory far beyond the caches; 0: none to spare */
 void device_order(int backward);     /* of blocks and threads, where that can be chosen */
 
 #ifdef __cplusplus

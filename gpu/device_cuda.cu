@@ -55,4 +55,35 @@ const char *device_get(void *to, const void *from, size_t bytes)
 
 const char *device_wait(void) { return failed("a kernel failed", cudaDeviceSynchronize()); }
 
+/* Milliseconds of `n` copies; negative when one failed. */
+static float copy_ms(void *to, const void *from, size_t bytes, int n, cudaEvent_t begin, cudaEvent_t end)
+{
+    float ms = -1;
+    bool is_ok = cudaEventRecord(begin, 0) == cudaSuccess;
+    for (int i = 0; i < n; i++) {
+        is_ok = is_ok && cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, 0) == cudaSuccess;
+    }
+    is_ok = is_ok && cudaEventRecord(end, 0) == cudaSuccess && cudaEventSynchronize(end) == cudaSuccess;
+    return is_ok && cudaEventElapsedTime(&ms, begin, end) == cudaSuccess ? ms : -1;
+}
+
+double device_copy_gb(void)
+{
+    static cudaEvent_t begin, end;
+    const size_t bytes = (size_t)1 << 30;
+    void *from = nullptr, *to = nullptr;
+    const int n = 8;
+    double gb = 0;
+    if ((begin != nullptr || (cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess)) &&
+        cudaMalloc(&from, bytes) == cudaSuccess && cudaMalloc(&to, bytes) == cudaSuccess &&
+        cudaMemset(from, 1, bytes) == cudaSuccess && copy_ms(to, from, bytes, 1, begin, end) > 0) {
+        const float ms = copy_ms(to, from, bytes, n, begin, end);
+        gb = ms > 0 ? 2e-6 * (double)bytes * n / (double)ms : 0;
+    }
+    (void)cudaFree(from);
+    (void)cudaFree(to);
+    (void)cudaGetLastError();
+    return gb;
+}
+
 void device_order(int backward) { (void)backward; }

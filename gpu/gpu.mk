@@ -29,6 +29,21 @@ $(GPU_PARITY): $(GPU_PARITY_OBJ) $(CORE_LIB)
 	$(call say,link,$@)
 	$(SHOW)$(GPU_LINK) $(GPU_PARITY_OBJ) $(CORE_LIB) -o $@ -Wl,-rpath,'$$ORIGIN/lib' $(LDLIBS) -lcmocka $(LDLIBS_CUDA)
 
+# Whole models: speeds, and where the time goes. The emulated one goes the same ways with tiny models.
+GPU_MODELS          := $(BUILD)/gpu/gpu_models
+GPU_MODELS_EMULATED := $(BUILD)/gpu/gpu_models_emulated
+GPU_MODELS_C        := $(patsubst %,gpu/%.c,models line passes batch pairs small)
+GPU_MODELS_OBJ      := $(call obj,$(GPU_MODELS_C) bench/rig.c bench/engine_run.c bench/machine.c)
+GPU_SIMT_OBJ        := $(patsubst %.cu,$(BUILD)/simt/%.o,$(CUDA_SRC)) $(patsubst %.c,$(BUILD)/simt/%.o,$(wildcard backend/cuda/*.c) gpu/gaps.c) \
+                       $(patsubst %,$(BUILD)/simt/tests/simt/%.o,simt runtime fiber)
+$(BUILD)/gpu/gaps.o: CFLAGS_ROOM := -isystem $(CUDA_HOME)/include
+$(GPU_MODELS): $(GPU_MODELS_OBJ) $(BUILD)/gpu/gaps.o $(BUILD)/gpu/device_cuda.o $(CORE_LIB)
+	$(call say,link,$@)
+	$(SHOW)$(GPU_LINK) $(GPU_MODELS_OBJ) $(BUILD)/gpu/gaps.o $(BUILD)/gpu/device_cuda.o $(CORE_LIB) -o $@ $(LDLIBS) $(LDLIBS_CUDA)
+$(GPU_MODELS_EMULATED): $(GPU_MODELS_OBJ) $(GPU_SIMT_OBJ) $(call obj,gpu/device_emulated.c) $(CORE_LIB)
+	$(call say,link,$@)
+	$(SHOW)$(CC) $(CFLAGS_ALL) $(GPU_MODELS_OBJ) $(GPU_SIMT_OBJ) $(call obj,gpu/device_emulated.c) $(CORE_LIB) -o $@ $(LDLIBS)
+
 # Hopper's asynchronous products are for sm_90a alone, and only a roof uses them.
 GPU_BENCH     := $(BUILD)/gpu/gpu_bench
 GPU_BENCH_OBJ := $(patsubst %,$(BUILD)/gpu/%.o,bench roofs roof_wgmma kernel_times) \
@@ -43,8 +58,7 @@ $(GPU_BENCH): $(GPU_BENCH_OBJ) $(CORE_LIB)
 gpu-suite: ## build/gpu-suite/: parity, roofs and kernel times for a machine with a GPU, where ./run does it all
 	$(SUBMAKE) -s CUDA=1 gpu-suite-programs
 	@gpu/pack.sh build/cuda $(GPU_SUITE) $(GPU_LIMIT_MB)
-gpu-suite-programs: $(GPU_PARITY) $(GPU_BENCH) $(TANDEM)
-
+gpu-suite-programs: $(GPU_PARITY) $(GPU_BENCH) $(GPU_MODELS) $(TANDEM)
 cuda-resources: ## registers, spills and shared memory of every kernel on sm_90, from ptxas; fails on a spill
 	@for file in $(GPU_KERNELS:%=backend/cuda/%.cu); do \
 	    $(NVCC) $(filter-out -gencode arch=% -lineinfo,$(CFLAGS_CUDA)) -gencode arch=compute_90,code=sm_90 \
