@@ -54,11 +54,14 @@ $(GPU_BENCH): $(GPU_BENCH_OBJ) $(CORE_LIB)
 	$(SHOW)$(GPU_LINK) $(GPU_BENCH_OBJ) $(CORE_LIB) -o $@ $(LDLIBS) $(LDLIBS_CUDA)
 
 # What the program needs beside libc lies in lib/. Symbols stay here.
-.PHONY: gpu-suite gpu-suite-programs cuda-resources
-gpu-suite: ## build/gpu-suite/: parity, roofs and kernel times for a machine with a GPU, where ./run does it all
+.PHONY: gpu-suite gpu-suite-programs gpu-results cuda-resources
+gpu-suite: ## build/gpu-suite/: parity, texts, sanitizers and speeds for a machine with a GPU, where ./run does it all
 	$(SUBMAKE) -s CUDA=1 gpu-suite-programs
 	@gpu/pack.sh build/cuda $(GPU_SUITE) $(GPU_LIMIT_MB)
 gpu-suite-programs: $(GPU_PARITY) $(GPU_BENCH) $(GPU_MODELS) $(TANDEM)
+gpu-results: ## the lines that ./run wrote there to bench/results: make gpu-results FROM=FOLDER
+	@gpu/add_results.sh '$(FROM)' bench/results
+
 cuda-resources: ## registers, spills and shared memory of every kernel on sm_90, from ptxas; fails on a spill
 	@for file in $(GPU_KERNELS:%=backend/cuda/%.cu); do \
 	    $(NVCC) $(filter-out -gencode arch=% -lineinfo,$(CFLAGS_CUDA)) -gencode arch=compute_90,code=sm_90 \

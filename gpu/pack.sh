@@ -6,14 +6,14 @@ set -eu
 build=$1 folder=$2 limit_mb=$3
 rm -rf "$folder"
 mkdir -p "$folder/lib" "$folder/models"
-for program in "$build/gpu/gpu_parity" "$build/gpu/gpu_bench" "$build/tandem"; do
+for program in "$build/gpu/gpu_parity" "$build/gpu/gpu_bench" "$build/gpu/gpu_models" "$build/tandem"; do
     strip -o "$folder/${program##*/}" "$program"
     ldd "$program" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' |
         grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so' |
         while read -r library; do cp -L "$library" "$folder/lib/"; done || true
 done
 cp models/*.gguf models/*.ids "$folder/models/"
-cp gpu/summary.awk gpu/engine.sh "$folder/"
+cp gpu/table.awk gpu/stages.sh gpu/texts.sh "$folder/"
 cp gpu/run.sh "$folder/run"
 chmod +x "$folder/run"
 git describe --always --dirty --exclude='*' >"$folder/commit" 2>/dev/null || echo unknown >"$folder/commit"

@@ -1,43 +1,73 @@
 #!/bin/sh
-# Everything that a GPU can say of Tandem, in one go: ./run [FOLDER]; and ./run --pairs [FOLDER]
+# Everything that a GPU can say of Tandem, in one go. What matters most comes first: a run that is short of time, or
+# cut off, lacks what comes last. A stage that ends early leaves its time to those behind it.
 #
-#   parity      every kernel against the scalar code, by memcmp
-#   bench       what the device can do, and kernel times against it
-#   engine      whole models through the program, where it was built with a CUDA runtime
-#   pairs       instead of all these: planted pairs of 8 and 70 billion parameters, agreement 0.8 and 0.89,
-#               temperature 0 and 1: plain, in turn, ahead with the draft on the GPU and on CPU cores
-#   sanitizer   the parity cases again under compute-sanitizer, where that is found
+#   parity         90 s   every kernel against the scalar code, by memcmp
+#   texts          60     whole texts through the program: the digests of the CPU's
+#   sanitizer      75     memcheck, racecheck, synccheck over an engine with a tiny pair, then over the kernels
+#   roofs          30     copies, reads, products, launches
+#   decode-q4_0    45     llama-8b: one row at two lengths, several rows, gaps, prompts, recordings
+#   pairs-8b      120     speculation against plain decoding, five ways, agreement 0.89 and 0.8, temperature 0 and 1
+#   decode-q8_0    40
+#   decode-bf16    50
+#   batch          40     1 to 64 sequences
+#   kernels        80     kernel times against the roofs
+#   pairs-70b     240
 #
-# FOLDER (results) gets results.jsonl, a line a result, summary.md and the stages' own words. A stage that
-# cannot run is named with the reason, never estimated. Each has its seconds; all of them end within eight
-# minutes. Exit 0: all that ran is well; 1: something differs or failed; 4: no GPU.
+# ./run [--minutes N] [--only STAGE,...] [--limit STAGE=SECONDS] [--dry] [FOLDER]
+#   --minutes N   8 unless told otherwise; stages' seconds grow and shrink with it
+#   --dry         all stages, tiny models: whether everything works, no measure of anything
+# FOLDER (results) gets DATE-gpu-MACHINE.jsonl, a line a result, written as it comes; summary.md, made of it; and the
+# stages' own words. `make gpu-results FROM=FOLDER` adds the lines to bench/results.
+# Exit 0: all that ran is well, whatever its speed; 1: something differs, failed or hung; 2: usage; 4: no GPU.
 set -u
 LC_ALL=C
 export LC_ALL
 here=$(cd "$(dirname "$0")" && pwd)
-stages=all
-if [ "${1:-}" = --pairs ]; then
-    stages=pairs
+all_stages='parity texts sanitizer roofs decode-q4_0 pairs-8b decode-q8_0 decode-bf16 batch kernels pairs-70b'
+minutes=8 only='' limits='' size=full out=results
+
+usage() {
+    echo "$1; usage: ./run [--minutes N] [--only STAGE,...] [--limit STAGE=SECONDS] [--dry] [FOLDER]" >&2
+    echo "stages: $all_stages" >&2
+    exit 2
+}
+is_number() { case $1 in '' | *[!0-9]* | 0*) return 1 ;; esac; [ "${#1}" -le 5 ]; }
+is_stage() { case " $all_stages " in *" $1 "*) return 0 ;; esac; return 1; }
+while [ $# -gt 0 ]; do
+    case $1 in
+    --minutes) is_number "${2:-}" || usage "--minutes wants a number"; minutes=$2; shift ;;
+    --only)
+        [ -n "${2:-}" ] || usage "--only wants stages"
+        for name in $(echo "$2" | tr , ' '); do is_stage "$name" || usage "no stage $name"; done
+        only=$2; shift ;;
+    --limit)
+        is_stage "${2%%=*}" && is_number "${2#*=}" || usage "--limit wants STAGE=SECONDS"
+        limits="$limits $2"; shift ;;
+    --dry) size=dry ;;
+    -*) usage "no option $1" ;;
+    *) out=$1 ;;
+    esac
     shift
-    ENGINE_SECONDS=${ENGINE_SECONDS:-540}
-fi
-out=${1:-results}
+done
+
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
-results=$out/results.jsonl summary=$out/summary.md
+cd "$here" || exit 2
 begin=$(date +%s)
-parity_seconds=${PARITY_SECONDS:-90} bench_seconds=${BENCH_SECONDS:-150}
-engine_seconds=${ENGINE_SECONDS:-150} sanitizer_seconds=${SANITIZER_SECONDS:-50}
-parity=$here/gpu_parity bench=$here/gpu_bench
+total=$((minutes * 60)) closing=5
+parity=$here/gpu_parity bench=$here/gpu_bench models=$here/gpu_models tandem=$here/tandem
 commit=$(cat "$here/commit" 2>/dev/null || echo unknown)
-failed=0
+summary=$out/summary.md
+failed=0 child=''
 LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export LD_LIBRARY_PATH
-: >"$results"
+[ "$size" = full ] || { TANDEM_TEST_QUICK=1 && export TANDEM_TEST_QUICK; }
 
 say() { echo "$*" >&2; }
 elapsed() { echo $(($(date +%s) - begin)); }
 
+# ---- the device ----
 device=$("$bench" --device 2>"$out/device.log")
 code=$?
 if [ "$code" -ne 0 ]; then
@@ -46,99 +76,98 @@ if [ "$code" -ne 0 ]; then
     exit 4
 fi
 machine=${device% *} isa=${device##* }
-say "$device"
-{
-    echo "# GPU suite on $machine ($isa), commit $commit"
-    echo
-    echo "$(date -u +%Y-%m-%dT%H:%M:%SZ). Lines of JSON: results.jsonl."
-} >"$summary"
+driver=$(grep -o '[0-9][0-9]*\.[0-9.]*[0-9]' /proc/driver/nvidia/version 2>/dev/null | head -n 1)
+about="$(tail -n 1 "$out/device.log"), driver ${driver:-of a version that is not said}"
+slug=$(echo "$machine" | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-')
+results=$out/$(date -u +%Y-%m-%d)-gpu-$slug$([ "$size" = full ] || echo -dry).jsonl
+: >"$results"
+say "$machine ($isa): $about"
 
-# note STAGE TEXT: what became of a stage, for people and as a line
-notes=$out/notes
-: >"$notes"
-note() {
-    say "$1: $2"
-    echo "| $1 | $2 |" >>"$notes"
-    text=$(printf '%s' "$2" | tr '\n"\\' "  '")
-    printf '{"bench":"gpu-stage","case":{"stage":"%s"},"value":null,"unit":"","n":0,"min":null,"median":null,"max":null,"roofs":{},"bound":null,"fraction":null,"machine":"%s","isa":"%s","commit":"%s","options":"%s","seed":0}\n' \
-        "$1" "$machine" "$isa" "$commit" "$text" >>"$results"
+# ---- results ----
+# put BENCH CASE VALUE UNIT OPTIONS: a line of a result that has no spread; VALUE may be null
+put() {
+    text=$(printf '%s' "$5" | tr '\n"\\\t' "  ' ")
+    printf '{"bench":"%s","case":{%s},"value":%s,"unit":"%s","n":%d,"min":%s,"median":%s,"max":%s,"roofs":{},"bound":null,"fraction":null,"machine":"%s","isa":"%s","commit":"%s","options":"%s","seed":7}\n' \
+        "$1" "$2" "$3" "$4" "$([ "$3" = null ] && echo 0 || echo 1)" "$3" "$3" "$3" "$machine" "$isa" "$commit" "$text" >>"$results"
 }
-why() { # WHY CODE SECONDS: of a stage that did not end well
+put gpu-stage '"stage":"device","state":"ok","seconds":0' 1 well "$about"
+# note STAGE ok|failed|not-run TEXT: what became of a stage
+note() {
+    say "$1: $3"
+    case $2 in ok) value=1 ;; failed) value=0 failed=1 ;; *) value=null ;; esac
+    put gpu-stage "\"stage\":\"$1\",\"state\":\"$2\",\"seconds\":$(($(elapsed) - ${stage_begin:-0}))" "$value" well "$3"
+}
+why() { # why CODE SECONDS: of something that did not end well
     case $1 in
     124 | 137) echo "stopped after $2 s, its share of the time" ;;
     *) echo "ended with $1" ;;
     esac
 }
-
-run_kernels() {
-# ---- parity ----
-timeout -k 5 "$parity_seconds" "$parity" >"$out/parity.log" 2>&1
-code=$?
-awk -v machine="$machine" -v isa="$isa" -v commit="$commit" '
-    /^# suite / { suite = $3 }
-    /^\[ +OK +\]|^\[ +FAILED +\] [a-z_0-9]+$/ {
-        name = $NF; ok = $0 ~ /OK/
-        if ((suite, name) in seen) next # failures are listed once more
-        seen[suite, name] = 1
-        printf "{\"bench\":\"gpu-parity\",\"case\":{\"suite\":\"%s\",\"test\":\"%s\"},\"value\":%d,\"unit\":\"equal\",\"n\":1,\"min\":%d,\"median\":%d,\"max\":%d,\"roofs\":{},\"bound\":1,\"fraction\":%d,\"machine\":\"%s\",\"isa\":\"%s\",\"commit\":\"%s\",\"options\":\"\",\"seed\":42}\n", suite, name, ok, ok, ok, ok, ok, machine, isa, commit
-    }' "$out/parity.log" >>"$results"
-n_equal=$(grep -c '"gpu-parity".*"value":1,' "$results")
-n_differ=$(grep -c '"gpu-parity".*"value":0,' "$results")
-if [ "$code" -eq 0 ] && [ "$n_differ" -eq 0 ] && [ "$n_equal" -gt 0 ]; then
-    note parity "$n_equal cases, each of the scalar code's bits"
-else
-    failed=1
-    note parity "$n_differ of $((n_equal + n_differ)) cases differ; $(why $code "$parity_seconds"); parity.log"
-fi
-
-# ---- bench ----
-timeout -k 5 "$bench_seconds" "$bench" --seconds $((bench_seconds - 15)) --commit "$commit" \
-    >"$out/bench.jsonl" 2>"$out/bench.log"
-code=$?
-grep '^{.*}$' "$out/bench.jsonl" >>"$results"
-n=$(grep -c '^{.*}$' "$out/bench.jsonl")
-if [ "$code" -eq 0 ]; then
-    note bench "$n figures"
-else
-    failed=1
-    note bench "$n figures, then $(why $code "$bench_seconds"): $(tail -n 1 "$out/bench.log")"
-fi
+keep_whole_lines() { # of a program that was stopped the last may be half of one
+    sed -i '/^{"bench":.*"seed":[0-9]*}$/!d' "$results"
 }
-[ "$stages" = pairs ] || run_kernels
+finish() {
+    {
+        echo "# GPU suite on $machine ($isa), commit $commit"
+        echo
+        echo "$(date -u +%Y-%m-%dT%H:%M:%SZ), $(elapsed) s of $total. $about. Lines: $(basename "$results")."
+        [ "$size" = full ] || printf '\nA dry run: tiny models, no measure of anything.\n'
+        awk -v stages="$all_stages" -f "$here/table.awk" "$results"
+    } >"$summary"
+    cat "$summary"
+    say "$(elapsed) s in all"
+    exit $failed
+}
+interrupted() {
+    trap - INT TERM HUP
+    [ -z "$child" ] || kill "$child" 2>/dev/null
+    wait
+    keep_whole_lines
+    note "${stage:-run}" failed "interrupted"
+    finish
+}
+trap interrupted INT TERM HUP
 
-# ---- engine ----
-. "$here/engine.sh"
-
-run_sanitizer() {
-# ---- sanitizer ----
-sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
-if [ -z "$sanitizer" ]; then
-    note sanitizer "not run: compute-sanitizer is not on this machine"
-else
-    TANDEM_TEST_QUICK=1 timeout -k 5 "$sanitizer_seconds" "$sanitizer" --error-exitcode 9 "$parity" rows choose accept \
-        >"$out/sanitizer.log" 2>&1
+# ---- stages ----
+# limited SECONDS COMMAND...: in the background, so that a signal need not wait for it
+limited() {
+    for_seconds=$1
+    shift
+    timeout -k 5 "$for_seconds" "$@" &
+    child=$!
+    wait "$child"
     code=$?
-    grep -q 'Device not supported' "$out/sanitizer.log" && code=unsupported
-    case $code in
-    unsupported) note sanitizer "not run: the tool says that it does not support this device here" ;;
-    0) note sanitizer "memcheck of suites rows, choose, accept: nothing found" ;;
-    124 | 137) note sanitizer "memcheck $(why $code "$sanitizer_seconds"), nothing found until then: $(grep -c 'Invalid' "$out/sanitizer.log") findings" ;;
-    *) failed=1; note sanitizer "ended with $code: $(grep -m 1 -E 'Invalid|ERROR SUMMARY' "$out/sanitizer.log")" ;;
-    esac
-fi
+    child=
+    return "$code"
 }
-[ "$stages" = pairs ] || run_sanitizer
+# stage NAME SECONDS LEAST FUNCTION: $limit seconds of it, or the reason why not
+stage() {
+    [ -z "$only" ] || case ",$only," in *",$1,"*) ;; *) return ;; esac
+    stage=$1 limit=$(($2 * minutes / 8)) stage_begin=$(elapsed)
+    for each in $limits; do
+        [ "${each%%=*}" != "$1" ] || limit=${each#*=}
+    done
+    left=$((total - $(elapsed) - closing))
+    if [ "$left" -lt "$3" ]; then
+        note "$1" not-run "not run: $((left > 0 ? left : 0)) s of $minutes minutes are left, it wants $3"
+        return
+    fi
+    [ "$limit" -le "$left" ] || limit=$left
+    "$4"
+}
+stage_left() { echo $((stage_begin + limit - $(elapsed))); }
 
-# ---- summary ----
-{
-    echo
-    echo "| stage | what came of it |"
-    echo "|---|---|"
-    cat "$notes"
-    echo
-    awk -f "$here/summary.awk" "$results"
-} >>"$summary"
-rm -f "$notes"
-cat "$summary"
-say "$(elapsed) s in all"
-exit $failed
+. "$here/stages.sh"
+. "$here/texts.sh"
+stage parity 90 10 run_parity
+stage texts 60 10 run_texts
+stage sanitizer 75 10 run_sanitizer
+stage roofs 30 5 run_roofs
+stage decode-q4_0 45 15 run_decode
+stage pairs-8b 120 20 run_pairs
+stage decode-q8_0 40 15 run_decode
+stage decode-bf16 50 15 run_decode
+stage batch 40 15 run_batch
+stage kernels 80 10 run_kernels
+stage pairs-70b 240 60 run_pairs
+finish
