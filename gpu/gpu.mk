@@ -35,7 +35,7 @@ GPU_MODELS_EMULATED := $(BUILD)/gpu/gpu_models_emulated
 GPU_MODELS_C        := $(patsubst %,gpu/%.c,models line passes batch pairs small)
 GPU_MODELS_OBJ      := $(call obj,$(GPU_MODELS_C) bench/rig.c bench/engine_run.c bench/machine.c)
 GPU_SIMT_OBJ        := $(patsubst %.cu,$(BUILD)/simt/%.o,$(CUDA_SRC)) $(patsubst %.c,$(BUILD)/simt/%.o,$(wildcard backend/cuda/*.c) gpu/gaps.c) \
-                       $(patsubst %,$(BUILD)/simt/tests/simt/%.o,simt runtime fiber)
+                       $(patsubst %.cpp,$(BUILD)/simt/%.o,$(wildcard tests/simt/*.cpp))
 $(BUILD)/gpu/gaps.o: CFLAGS_ROOM := -isystem $(CUDA_HOME)/include
 $(GPU_MODELS): $(GPU_MODELS_OBJ) $(BUILD)/gpu/gaps.o $(BUILD)/gpu/device_cuda.o $(CORE_LIB)
 	$(call say,link,$@)
