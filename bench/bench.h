@@ -36,6 +36,7 @@ enum { RIG_MAX_CPUS = 1024 };
 struct bench_rig_options {
     const char *target, *isa;
     const char *device;      /* NULL: the host's cores */
+    enum numeric_plan plan;  /* of a device that has several */
     const char *quant;       /* weights in this type; NULL: as they are */
     enum kv_type kv;
     int32_t context;         /* positions of the sequence */

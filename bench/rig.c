@@ -106,6 +106,7 @@ enum status bench_rig_init(struct bench_rig *rig, const struct bench_rig_options
     machine_get();
     sched_getaffinity(0, sizeof rig->affinity, &rig->affinity);
     TRY(backend_create(options->device ? options->device : "cpu", options->isa, &rig->backend));
+    TRY(backend_set_plan(rig->backend, options->plan));
     rig->n_cpus = backend_cpu_list(rig->cpus, RIG_MAX_CPUS, &rig->n_physical);
     const int shared = options->comm ? rig->n_physical / options->comm->sharing_size : rig->n_physical;
     TRY(bench_rig_use_threads(rig, options->threads ? options->threads : shared > 1 ? shared : 1));

@@ -12,6 +12,7 @@ enum { EXIT_NO_GPU = 4 };
 /* main() of a file of cases, renamed */
 int suite_rows(void);
 int suite_linear(void);
+int suite_float(void);
 int suite_attention(void);
 int suite_experts(void);
 int suite_choose(void);
@@ -19,9 +20,9 @@ int suite_sample(void);
 int suite_accept(void);
 
 static const struct suite { const char *name; int (*run)(void); } suites[] = {
-    { "rows", suite_rows },       { "linear", suite_linear }, { "attention", suite_attention },
-    { "experts", suite_experts }, { "choose", suite_choose }, { "sample", suite_sample },
-    { "accept", suite_accept },
+    { "rows", suite_rows },           { "linear", suite_linear },   { "float", suite_float },
+    { "attention", suite_attention }, { "experts", suite_experts }, { "choose", suite_choose },
+    { "sample", suite_sample },       { "accept", suite_accept },
 };
 enum { N_SUITES = sizeof suites / sizeof *suites };
 

@@ -18,6 +18,7 @@ struct passes {
     struct models_run *run;
     struct bench_rig rig;
     const char *type;
+    bool has_fast;          /* the device can keep the fast plan */
     int32_t tokens[TOKENS_CAP];
 };
 
@@ -125,23 +126,43 @@ static double prefill_rate(struct passes *p, int32_t n_tokens)
     return n_tokens / ((double)ns * 1e-9);
 }
 
-static enum status measure_prefill(struct passes *p)
+static void put_prefill(const struct passes *p, enum numeric_plan plan, int prompt, const struct values *rates)
 {
     const struct models_scale *scale = p->run->scale;
-    struct values rates[2] = { { .n = 0 } };
-    prefill_rate(p, scale->chunk);
-    for (int i = 0; i < 3; i++) {
-        for (int c = 0; c < 2 && models_has_time(p->run, 5, "a prompt"); c++) {
-            values_add(&rates[c], prefill_rate(p, scale->prompts[c]));
+    struct line_result line = { .bench = "gpu-prefill", .unit = "tok/s", .values = rates };
+    snprintf(line.which, sizeof line.which, "\"model\":\"%s\",\"type\":\"%s\",\"plan\":\"%s\",\"text\":\"%s\","
+             "\"tokens\":%d,\"chunk\":%d", scale->model, p->type, numeric_plan_name(plan),
+             prompt == 0 ? "short" : "long", scale->prompts[prompt], scale->chunk);
+    line_put(&line);
+}
+
+/* Layers of blocks of integers are the exact plan's in the native one. */
+static bool is_measured(const struct passes *p, enum numeric_plan plan)
+{
+    return plan == PLAN_EXACT || (plan == PLAN_FAST ? p->has_fast : strcmp(p->type, "bf16") == 0);
+}
+
+/* Passes of prompts are not recorded, so that a plan holds from one to the next. The first round warms. */
+static enum status measure_prefill(struct passes *p)
+{
+    struct values rates[PLAN_COUNT][2] = { { { .n = 0 } } };
+    for (int i = -1; i < 3; i++) {
+        for (enum numeric_plan plan = PLAN_EXACT; plan < PLAN_COUNT; plan++) {
+            for (int c = 0; c < 2 && is_measured(p, plan) && models_has_time(p->run, 4, "a prompt"); c++) {
+                TRY(backend_set_plan(p->rig.backend, plan));
+                const double rate = prefill_rate(p, i < 0 ? p->run->scale->chunk : p->run->scale->prompts[c]);
+                if (i >= 0) {
+                    values_add(&rates[plan][c], rate);
+                }
+            }
         }
     }
+    TRY(backend_set_plan(p->rig.backend, PLAN_EXACT));
     TRY(health(p));
-    for (int c = 0; c < 2 && rates[c].n > 0; c++) {
-        struct line_result line = { .bench = "gpu-prefill", .unit = "tok/s", .values = &rates[c] };
-        snprintf(line.which, sizeof line.which, "\"model\":\"%s\",\"type\":\"%s\",\"plan\":\"exact\",\"text\":\"%s\","
-                 "\"tokens\":%d,\"chunk\":%d", scale->model, p->type, c == 0 ? "short" : "long", scale->prompts[c],
-                 scale->chunk);
-        line_put(&line);
+    for (enum numeric_plan plan = PLAN_EXACT; plan < PLAN_COUNT; plan++) {
+        for (int c = 0; c < 2 && rates[plan][c].n > 0; c++) {
+            put_prefill(p, plan, c, &rates[plan][c]);
+        }
     }
     return STATUS_OK;
 }
@@ -180,15 +201,32 @@ static int32_t most_rows(const struct models_scale *scale)
     return most;
 }
 
+/* The fast plan's room is taken with the model's buffers, so it is chosen first and left at once. */
+static bool can_be_fast(void)
+{
+    struct backend *backend = NULL;
+    enum status status = backend_create(MODELS_DEVICE, NULL, &backend);
+    if (status == STATUS_OK) {
+        status = backend_set_plan(backend, PLAN_FAST);
+    }
+    if (status != STATUS_OK) {
+        fprintf(stderr, "not run: prompts of the fast plan: %s\n", status_message());
+    }
+    backend_destroy(backend);
+    return status == STATUS_OK;
+}
+
 static enum status open_model(struct passes *p)
 {
     const struct models_scale *scale = p->run->scale;
     char target[128];
     snprintf(target, sizeof target, "synth:%s,%s,seed=1", scale->model, p->type);
     const int64_t begin = clock_now_ns();
+    p->has_fast = can_be_fast();
     TRY(bench_rig_init(&p->rig, &(struct bench_rig_options){
-        .target = target, .device = MODELS_DEVICE, .context = scale->contexts[1] + scale->chunk,
-        .cap_rows = scale->chunk, .cap_logits = most_rows(scale) }));
+        .target = target, .device = MODELS_DEVICE, .plan = p->has_fast ? PLAN_FAST : PLAN_EXACT,
+        .context = scale->contexts[1] + scale->chunk, .cap_rows = scale->chunk, .cap_logits = most_rows(scale) }));
+    TRY(backend_set_plan(p->rig.backend, PLAN_EXACT));
     fprintf(stderr, "%s: loaded in %.1f s\n", target, (double)(clock_now_ns() - begin) * 1e-9);
     for (int32_t i = 0; i < TOKENS_CAP; i++) {
         p->tokens[i] = 1 + i % (p->rig.config->n_vocab - 1);

@@ -24,7 +24,7 @@ function want(name, bench, which, what, sense, goal) {
     field_of[n_wanted] = what; sense_of[n_wanted] = sense; goal_of[n_wanted] = goal
     places[bench] = places[bench] " " n_wanted
 }
-function want_all(    n, i, t, types, texts, ways, sizes, agrees, a, s, w, name) {
+function want_all(    n, i, t, plans, types, texts, ways, sizes, agrees, a, s, w, name) {
     split("q4_0 q8_0 bf16", types, " "); split("short long", texts, " ")
     goal_for["q4_0"] = 0.60; goal_for["q8_0"] = 0.70; goal_for["bf16"] = 0.80
     for (i = 1; i <= 3; i++) for (t = 1; t <= 2; t++)
@@ -33,8 +33,9 @@ function want_all(    n, i, t, types, texts, ways, sizes, agrees, a, s, w, name)
     for (i = 1; i <= 3; i++)
         want("8 rows over one row, " types[i], "gpu-rows", "\"type\":\"" types[i] "\"&\"rows\":8,", "median", "<", 1.2)
     for (i = 1; i <= 3; i++) for (t = 1; t <= 2; t++)
-        want("prompt, " types[i] ", " (t == 1 ? 512 : 4096) " tokens: tok/s", "gpu-prefill",
-             "\"type\":\"" types[i] "\"&\"plan\":\"exact\"&\"text\":\"" texts[t] "\"", "median", "", 0)
+        for (n = 1; n <= split(types[i] == "bf16" ? "exact native fast" : "exact fast", plans, " "); n++)
+            want("prompt, " types[i] ", " (t == 1 ? 512 : 4096) " tokens, " plans[n] " plan: tok/s", "gpu-prefill",
+                 "\"type\":\"" types[i] "\"&\"plan\":\"" plans[n] "\"&\"text\":\"" texts[t] "\"", "median", "", 0)
     for (i = 1; i <= 3; i++) for (t = 1; t <= 2; t++)
         want("gaps, " types[i] ", graphs " (t == 1 ? "on" : "off") ": share of a step", "gpu-gaps",
              "\"type\":\"" types[i] "\"&\"graphs\":\"" (t == 1 ? "on" : "off") "\"", "median", "", 0)

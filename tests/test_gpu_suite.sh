@@ -100,7 +100,7 @@ check "every line has the fields of a bench" lines_are_whole
 all_lines() {
     n_lines '"gpu-parity".*"value":1,' 10 && n_lines '"gpu-text".*"value":1,' 15 && n_lines '"gpu-sanitizer".*"value":1,' 6 &&
         n_lines '"gpu-decode"' 6 && n_lines '"gpu-rows"' 9 && n_lines '"gpu-gaps"' 6 && n_lines '"gpu-operations"' 21 &&
-        n_lines '"gpu-prefill"' 6 && n_lines '"gpu-recording"' 3 && n_lines '"gpu-batch"' 2 && n_lines '"gpu-pairs"' 20 &&
+        n_lines '"gpu-prefill"' 14 && n_lines '"gpu-recording"' 3 && n_lines '"gpu-batch"' 2 && n_lines '"gpu-pairs"' 20 &&
         n_lines '"gpu-stage".*"state":"ok"' 12
 }
 check "each stage has its lines" all_lines
