@@ -265,6 +265,13 @@ struct op_rank {
     int32_t n;
 };
 enum status backend_rank(struct lane *lane, struct pass_desk *desk, const struct op_rank *op);
+/* Rows that stayed come to the host while the lane goes on: the next pass with the desk waits until they have
+ * left, the caller when it wants them. One fetch at a time. */
+struct op_fetch { const int32_t *rows; /* [n] read before the call returns */ int32_t n; };
+void backend_fetch(struct lane *lane, struct pass_desk *desk, const struct op_fetch *op);
+/* Those fetched last, at their places among all rows of that pass, [n_logits, n_cols]: until the next fetch, or
+ * a pass whose rows come to the host. An error of the device is told. */
+enum status backend_await(struct lane *lane, struct pass_desk *desk, const float **logits);
 
 /* ---- operations ---- */
 /* out[row] = row token[row] of the embedding, widened to fp32 */

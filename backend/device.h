@@ -82,9 +82,11 @@ struct backend_ops {
     uint64_t (*pass_end)(struct lane *lane, struct pass_desk *desk, const struct pass_result *result);
     const float *(*pass_logits)(const struct pass_desk *desk);
 
-    /* ---- choices of tokens: both or none, and none without desks ---- */
+    /* ---- choices of tokens: all or none, and none without desks ---- */
     enum status (*choose)(struct lane *lane, struct pass_desk *desk, const struct op_choose *op);
     enum status (*rank)(struct lane *lane, struct pass_desk *desk, const struct op_rank *op);
+    void (*fetch)(struct lane *lane, struct pass_desk *desk, const struct op_fetch *op);
+    enum status (*await)(struct lane *lane, struct pass_desk *desk, const float **logits);
 
     /* ---- operations; NULL: this device has no kernel for it, and load refused what needs it ---- */
     void (*embed)(struct lane *lane, const struct op_embed *op);

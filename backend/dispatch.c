@@ -215,6 +215,16 @@ enum status backend_rank(struct lane *lane, struct pass_desk *desk, const struct
     return lane->ops->rank(lane, desk, op);
 }
 
+void backend_fetch(struct lane *lane, struct pass_desk *desk, const struct op_fetch *op)
+{
+    lane->ops->fetch(lane, desk, op);
+}
+
+enum status backend_await(struct lane *lane, struct pass_desk *desk, const float **logits)
+{
+    return lane->ops->await(lane, desk, logits);
+}
+
 /* ---- operations ---- */
 #define DISPATCH(name) \
     void backend_##name(struct lane *lane, const struct op_##name *op) { lane->ops->name(lane, op); }

@@ -132,6 +132,16 @@ size_t cuda_choosing_scratch_floats(const struct pass_shape *shape, size_t most)
 enum status cuda_run_choose(struct lane *lane, struct pass_desk *desk, const struct op_choose *op);
 enum status cuda_run_rank(struct lane *lane, struct pass_desk *desk, const struct op_rank *op);
 
+/* ---- fetch.c ---- */
+struct cuda_fetch { cudaStream_t stream; cudaEvent_t ready, fetched; bool is_under_way; };
+bool cuda_fetch_open(struct cuda_backend *backend, struct cuda_fetch *fetch);
+void cuda_fetch_close(struct cuda_fetch *fetch); /* zeroed is fine */
+/* What comes on the stream behind this does not overwrite rows that have not left. */
+void cuda_fetch_hold(struct cuda_backend *backend, struct cuda_fetch *fetch, cudaStream_t stream);
+struct cuda_fetch *cuda_desk_fetch(struct pass_desk *desk);
+void cuda_run_fetch(struct lane *lane, struct pass_desk *desk, const struct op_fetch *op);
+enum status cuda_run_await(struct lane *lane, struct pass_desk *desk, const float **logits);
+
 /* ---- ops.c ---- */
 size_t cuda_act_bytes(int32_t n_cols, int32_t cap_rows);
 void cuda_act_init(struct act *act, int32_t n_cols, int32_t cap_rows, void *memory);

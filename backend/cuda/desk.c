@@ -60,6 +60,7 @@ struct pass_desk {
     struct graph *recording, *replayed; /* of the pass under way */
     struct cuda_logits rows;            /* of the pass that ended last */
     struct cuda_choosing *choosing;
+    struct cuda_fetch fetch;
 };
 
 static int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -112,6 +113,7 @@ static enum status take_memory(struct pass_desk *desk)
     if (backend_plan(backend) == PLAN_FAST) {
         TRY(cuda_gemm_desk_create(desk->backend, &desk->shape, &desk->gemm));
     }
+    (void)cuda_fetch_open(desk->backend, &desk->fetch);
     return backend_health(backend);
 }
 
@@ -153,6 +155,7 @@ void cuda_desk_destroy(struct pass_desk *desk)
         }
         (void)cudaFreeHost(desk->blocks[i].pinned);
     }
+    cuda_fetch_close(&desk->fetch);
     (void)cudaFreeHost(desk->logits);
     cuda_choosing_destroy(desk->choosing);
     cuda_gemm_desk_destroy(desk->gemm);
@@ -171,6 +174,7 @@ struct cuda_gemm_desk *cuda_desk_gemm(const struct pass_desk *desk) { return des
 
 const float *cuda_pass_logits(const struct pass_desk *desk) { return desk->logits; }
 struct cuda_logits cuda_desk_rows(const struct pass_desk *desk) { return desk->rows; }
+struct cuda_fetch *cuda_desk_fetch(struct pass_desk *desk) { return &desk->fetch; }
 struct cuda_choosing *cuda_desk_choosing(const struct pass_desk *desk) { return desk->choosing; }
 
 struct cuda_room cuda_desk_room(const struct pass_desk *desk)
@@ -380,6 +384,7 @@ enum pass_way cuda_pass_begin(struct lane *base, struct pass_desk *desk, struct 
     lane->desk = desk;
     struct graph *graph = choose_graph(desk, inputs);
     send_inputs(desk, stream, &from, inputs);
+    cuda_fetch_hold(desk->backend, &desk->fetch, stream);
     if (graph != NULL && graph->exec != NULL) {
         desk->replayed = graph;
         return PASS_REPLAY;

@@ -137,7 +137,7 @@ static const struct backend_ops ops = {
     .act_bytes = cuda_act_bytes, .act_init = cuda_act_init,
     .desk_create = cuda_desk_create, .desk_destroy = cuda_desk_destroy, .desk_bytes = cuda_desk_bytes,
     .pass_begin = cuda_pass_begin, .pass_end = cuda_pass_end, .pass_logits = cuda_pass_logits,
-    .choose = cuda_run_choose, .rank = cuda_run_rank,
+    .choose = cuda_run_choose, .rank = cuda_run_rank, .fetch = cuda_run_fetch, .await = cuda_run_await,
     .embed = cuda_run_embed, .norm = cuda_run_norm, .quantize = cuda_run_quantize, .linear = cuda_run_linear,
     .rope_store = cuda_run_rope_store, .attention = cuda_run_attention, .swiglu = cuda_run_swiglu,
     .page_copy = cuda_run_page_copy, .tap = cuda_run_tap,

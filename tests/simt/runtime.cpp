@@ -15,7 +15,7 @@ namespace {
 
 enum { MAX_DEVICES = 8, MAX_REGIONS = 4096, PAGE = 4096, NAN_BYTE = 0xff };
 
-enum op_kind { OP_LAUNCH, OP_COPY, OP_RECORD, OP_GRAPH, OP_HOST };
+enum op_kind { OP_LAUNCH, OP_COPY, OP_RECORD, OP_WAIT, OP_GRAPH, OP_HOST };
 struct sim_op {
     op_kind kind;
     simt_launch_shape shape;
@@ -24,7 +24,7 @@ struct sim_op {
     void *to;           /* a copy's */
     const void *from;
     size_t bytes;
-    cudaEvent_t event;  /* a record's, and the count it brings it to */
+    cudaEvent_t event;  /* a record's, and the count it brings it to; a wait's, and the count it waits for */
     uint64_t count;
     cudaGraphExec_t exec;
     cudaHostFn_t fn;    /* of the host, with `to` */
@@ -174,6 +174,8 @@ bool copy_is_sound(void *to, const void *from, size_t bytes, cudaMemcpyKind kind
 }
 
 /* ---- running ---- */
+void run_until(cudaStream_t stream, cudaEvent_t event, uint64_t count);
+
 void run_op(const sim_op &op, int device)
 {
     device_state *state = &devices[device];
@@ -199,6 +201,10 @@ void run_op(const sim_op &op, int device)
     case OP_HOST:
         op.fn(op.to);
         break;
+    case OP_WAIT: /* whoever is waited for comes first */
+        run_until(op.event->stream, op.event, op.count);
+        open_device(device, true);
+        break;
     case OP_GRAPH:
         for (size_t i = 0; i < op.exec->list.n; i++) {
             run_op(op.exec->list.ops[i], device);
@@ -207,8 +213,8 @@ void run_op(const sim_op &op, int device)
     }
 }
 
-/* Runs the stream's operations until `event` has come, all when there is none. */
-void run_stream(cudaStream_t stream, cudaEvent_t event)
+/* Runs the stream's operations until `event` has come so often, all when there is none. */
+void run_until(cudaStream_t stream, cudaEvent_t event, uint64_t count)
 {
     op_list *queue = &stream->queue;
     size_t done = 0;
@@ -216,7 +222,7 @@ void run_stream(cudaStream_t stream, cudaEvent_t event)
         return;
     }
     open_device(stream->device, true);
-    while (done < queue->n && (event == nullptr || event->reached < event->wanted)) {
+    while (done < queue->n && (event == nullptr || event->reached < count)) {
         const sim_op op = queue->ops[done++];
         run_op(op, stream->device);
         free(op.args);
@@ -224,6 +230,11 @@ void run_stream(cudaStream_t stream, cudaEvent_t event)
     open_device(stream->device, false);
     memmove(queue->ops, queue->ops + done, (queue->n - done) * sizeof *queue->ops);
     queue->n -= done;
+}
+
+void run_stream(cudaStream_t stream, cudaEvent_t event)
+{
+    run_until(stream, event, event != nullptr ? event->wanted : 0);
 }
 
 bool takes(cudaStream_t stream)
@@ -503,6 +514,24 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     counts.waits++;
     run_stream(stream, nullptr);
     return state_of(stream->device);
+}
+
+/* What the event stands for now; nothing where it was never recorded. */
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    const guard hold;
+    (void)flags;
+    if (!takes(stream)) {
+        return last_error;
+    }
+    if (event->stream != nullptr && event->stream != stream) {
+        sim_op op = {};
+        op.kind = OP_WAIT;
+        op.event = event;
+        op.count = event->wanted;
+        put(stream, op);
+    }
+    return cudaSuccess;
 }
 
 cudaError_t cudaDeviceSynchronize(void)
