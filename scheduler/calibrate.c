@@ -17,12 +17,17 @@ static int64_t time_pass(struct scheduler *s, struct calibration_pass *rows, int
 {
     const struct pass pass = {
         .n_rows = n_rows, .n_seqs = 1, .n_logits = n_rows, .token = rows->token, .position = rows->position,
-        .slot = rows->slot, .seq_of_row = rows->seq, .views = &rows->view, .logits_row = rows->logits_row };
+        .slot = rows->slot, .seq_of_row = rows->seq, .views = &rows->view, .logits_row = rows->logits_row,
+        .rows_stay = s->asks_there != NULL };
     struct target *target = s->options.target;
     const float *logits;
     const int64_t begin_ns = clock_now_ns();
     target->kind->begin(target, &(struct target_work){ .pass = &pass });
-    const enum status status = target->kind->end(target, &logits);
+    enum status status = target->kind->end(target, &logits);
+    if (pass.rows_stay) {
+        lane_wait(target->lane, lane_mark(target->lane));
+        status = backend_health(lane_backend(target->lane));
+    }
     return status == STATUS_OK ? clock_now_ns() - begin_ns : 0;
 }
 

@@ -20,14 +20,23 @@ void scheduler_scratch_release(struct scheduler *s, int32_t i)
 }
 
 /* The logits row that chooses for a pick. */
-static size_t row_of_pick(const struct scheduler *s, uint32_t pick)
+static int32_t row_of_pick(const struct scheduler *s, uint32_t pick)
 {
     const struct step_part *part = s->picks[pick].part, *neighbour = part;
     if (mutant(MUTANT_PERMUTED_ROWS)) {
         neighbour = part + 1 < s->parts + s->n_parts ? part + 1 : s->parts;
     }
     const int32_t place = (int32_t)pick - part->first_logits;
-    return (size_t)(place < neighbour->n_logits ? neighbour->first_logits + place : (int32_t)pick);
+    return place < neighbour->n_logits ? neighbour->first_logits + place : (int32_t)pick;
+}
+
+struct pick_way scheduler_pick_way(const struct scheduler *s, uint32_t idx)
+{
+    const struct step_pick *pick = &s->picks[idx];
+    const int32_t n_tokens = pick->part->seq->n_tokens;
+    return (struct pick_way){ .row = row_of_pick(s, idx),
+                              .n_history = mutant(MUTANT_PENALTIES_NOT_IN_RUN) ? n_tokens : pick->position,
+                              .position = mutant(MUTANT_ONE_NOISE_A_RUN) ? n_tokens : pick->position };
 }
 
 static void pick_row(const void *args, uint32_t chunk, struct lane_worker *worker)
@@ -35,12 +44,11 @@ static void pick_row(const void *args, uint32_t chunk, struct lane_worker *worke
     struct scheduler *s = *(struct scheduler *const *)args;
     struct step_pick *pick = &s->picks[chunk];
     const struct sequence *seq = pick->part->seq;
-    const int32_t n_history = mutant(MUTANT_PENALTIES_NOT_IN_RUN) ? seq->n_tokens : pick->position;
-    const int32_t position = mutant(MUTANT_ONE_NOISE_A_RUN) ? seq->n_tokens : pick->position;
+    const struct pick_way way = scheduler_pick_way(s, chunk);
     const int32_t scratch = scheduler_scratch_acquire(s, worker->idx);
     pick->status = sampling_choose(s->backend, &seq->params,
-                                   s->logits + row_of_pick(s, chunk) * (size_t)s->n_vocab, s->n_vocab,
-                                   seq->tokens, n_history, position, s->scratches[scratch], &pick->choice);
+                                   s->logits + (size_t)way.row * (size_t)s->n_vocab, s->n_vocab, seq->tokens,
+                                   way.n_history, way.position, s->scratches[scratch], &pick->choice);
     scheduler_scratch_release(s, scratch);
     if (pick->status != STATUS_OK) { /* the sentence lives in this thread */
         snprintf(pick->error, sizeof pick->error, "%s", status_message());
@@ -59,7 +67,7 @@ static void list_picks(struct scheduler *s, const struct step_part *part)
     }
 }
 
-void scheduler_pick_all(struct scheduler *s)
+enum status scheduler_pick_all(struct scheduler *s)
 {
     uint32_t n_rows = 0;
     for (int32_t i = 0; i < s->n_parts; i++) {
@@ -70,10 +78,13 @@ void scheduler_pick_all(struct scheduler *s)
     }
     if (n_rows > 0 && s->options.rule == VERIFY_REJECTION) {
         scheduler_reject_all(s);
+    } else if (n_rows > 0 && s->logits == NULL) {
+        return scheduler_pick_there(s, n_rows);
     } else if (n_rows > 0) {
         struct lane *lane = s->options.target->lane;
         lane_wait(lane, lane_submit(lane, pick_row, &s, sizeof s, n_rows));
     }
+    return STATUS_OK;
 }
 
 static void digest_part(const void *args, uint32_t chunk, struct lane_worker *worker)
@@ -91,5 +102,9 @@ static void digest_part(const void *args, uint32_t chunk, struct lane_worker *wo
 void scheduler_digest_all(struct scheduler *s)
 {
     struct lane *lane = s->options.target->lane;
+    if (s->logits == NULL) {
+        scheduler_digest_there(s);
+        return;
+    }
     lane_wait(lane, lane_submit(lane, digest_part, &s, sizeof s, (uint32_t)s->n_parts));
 }

@@ -59,7 +59,13 @@ struct scheduler {
     int32_t n_copies;
     int32_t prefill_left;          /* of the token budget */
     struct step_pick *picks;       /* [cap_logits] */
-    const float *logits;           /* [cap_logits, n_vocab] of the pass */
+    const float *logits;           /* [cap_logits, n_vocab] of the pass; NULL: they stayed on the device */
+    /* ---- where they do: pick_there.c; all NULL where they never do ---- */
+    struct choice_ask *asks_there; /* [cap_logits] */
+    struct choice_answer *answers; /* [cap_logits] */
+    struct sequence **due;         /* [n_due] whose digest waits for .. */
+    int32_t *due_rows;             /* .. this row, which is fetched */
+    int32_t n_due;
     struct sampling_scratch **scratches; /* [n_scratches] */
     atomic_flag *scratch_in_use;   /* [n_scratches] */
     int32_t n_scratches;
@@ -89,10 +95,20 @@ void scheduler_plan(struct scheduler *scheduler);
 void scheduler_propose(struct scheduler *scheduler);
 
 /* ---- pick.c: work on logits rows, on the target's lane ---- */
-void scheduler_pick_all(struct scheduler *scheduler);   /* picks */
+/* picks. STATUS_IO: of rows that stayed, where their device failed. */
+enum status scheduler_pick_all(struct scheduler *scheduler);
 void scheduler_digest_all(struct scheduler *scheduler); /* digests of the rows that chose */
+/* What a pick is made from. */
+struct pick_way { int32_t row, n_history, position; };
+struct pick_way scheduler_pick_way(const struct scheduler *scheduler, uint32_t pick);
 int32_t scheduler_scratch_acquire(struct scheduler *scheduler, int32_t wanted);
 void scheduler_scratch_release(struct scheduler *scheduler, int32_t scratch);
+/* ---- pick_there.c: the same of rows that stayed on the device ---- */
+enum status scheduler_open_there(struct scheduler *scheduler, size_t cap_logits);
+void scheduler_close_there(struct scheduler *scheduler);
+enum status scheduler_pick_there(struct scheduler *scheduler, uint32_t n_rows); /* waits for the pass */
+void scheduler_digest_there(struct scheduler *scheduler);  /* their rows are on the way */
+void scheduler_digest_settle(struct scheduler *scheduler); /* digests are up to date */
 /* ---- reject.c ---- */
 void scheduler_reject_all(struct scheduler *scheduler); /* picks, by the rejection rule */
 

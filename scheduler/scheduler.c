@@ -70,6 +70,7 @@ static enum status take_step(struct scheduler *s)
     if (s->parts == NULL || s->asks == NULL || s->copies == NULL || s->picks == NULL) {
         return status_fail(STATUS_NO_MEMORY, "no memory for steps of %zu rows", cap_rows);
     }
+    TRY(scheduler_open_there(s, cap_logits));
     return batch_create(&(struct batch_caps){ .n_rows = (int32_t)cap_rows, .n_seqs = options->max_batch,
                                               .n_logits = (int32_t)cap_logits,
                                               .n_views = options->max_batch + (int32_t)cap_logits }, &s->batch);
@@ -136,6 +137,7 @@ void scheduler_destroy(struct scheduler *s)
     mem_free(s->scratches);
     policy_destroy(s->policy);
     batch_destroy(s->batch);
+    scheduler_close_there(s);
     mem_free(s->picks);
     mem_free(s->copies);
     mem_free(s->asks);
@@ -162,31 +164,40 @@ static void cpu_pause(struct scheduler *s)
     s->stats.scheduler_cpu_ns += (uint64_t)(clock_thread_cpu_ns() - s->cpu_mark_ns);
 }
 
-static enum status verify(struct scheduler *s)
+/* Rows that stay are waited for by the choice. While the pass runs, digests of the step before it are made. */
+static enum status run_work(struct scheduler *s, const struct pass *pass)
 {
     struct target *target = s->options.target;
+    target->kind->begin(target, &(struct target_work){ .pass = pass }); /* copies went before the draft */
+    scheduler_digest_settle(s);
+    TRY(target->kind->end(target, &s->logits));
+    return s->logits == NULL ? scheduler_pick_all(s) : STATUS_OK;
+}
+
+static enum status verify(struct scheduler *s)
+{
     struct draft *draft = s->options.draft;
-    const struct target_work work = { .pass = batch_pass(s->batch) }; /* copies went before the draft */
+    struct pass pass = *batch_pass(s->batch);
     const int64_t begin_ns = clock_now_ns(), span_ns = timeline_begin();
     if (draft->kind->begin != NULL) {
         draft->kind->begin(draft, s->asks, s->n_asks);
     }
+    pass.rows_stay = s->asks_there != NULL && pass.n_logits > 0;
     kv_pool_pass_begin(s->pool); /* I5 */
-    target->kind->begin(target, &work);
-    const enum status status = target->kind->end(target, &s->logits);
+    enum status status = run_work(s, &pass);
     kv_pool_pass_end(s->pool);
     if (draft->kind->known != NULL) {
         draft->kind->known(draft);
     }
     s->stats.pass_ns += (uint64_t)(clock_now_ns() - begin_ns);
     timeline_end(TIMELINE_TARGET, s->n_asks > 0 ? &timeline_verify : &timeline_prefill, span_ns,
-                 work.pass->n_rows, s->n_parts);
+                 pass.n_rows, s->n_parts);
     s->stats.target_passes++;
-    s->stats.rows += (uint64_t)work.pass->n_rows;
-    if (status == STATUS_OK) {
+    s->stats.rows += (uint64_t)pass.n_rows;
+    if (status == STATUS_OK && s->logits != NULL) {
         const int64_t pick_ns = timeline_begin();
-        scheduler_pick_all(s);
-        timeline_end(TIMELINE_STEP, &timeline_pick, pick_ns, work.pass->n_logits, 0);
+        status = scheduler_pick_all(s);
+        timeline_end(TIMELINE_STEP, &timeline_pick, pick_ns, pass.n_logits, 0);
     }
     s->verify_ns = clock_now_ns() - begin_ns;
     return status;
@@ -274,6 +285,7 @@ bool scheduler_is_busy(const struct scheduler *s)
 
 void scheduler_cancel_all(struct scheduler *s)
 {
+    scheduler_digest_settle(s);
     while (s->running.first != NULL) {
         scheduler_finish(s, sequence_of(s->running.first), ENDING_CANCELLED);
     }

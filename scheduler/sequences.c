@@ -199,6 +199,7 @@ static void sweep(struct scheduler *s, const struct lineup *lineup)
 
 void scheduler_sweep_cancelled(struct scheduler *s)
 {
+    scheduler_digest_settle(s);
     sweep(s, &s->waiting);
     sweep(s, &s->running);
 }

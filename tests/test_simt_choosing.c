@@ -183,7 +183,8 @@ static void same_choice(const struct draft_choice *wanted, const struct draft_ch
 /* Rows in another order than they lie, and not all of them. */
 static int32_t check_choices(int32_t n)
 {
-    struct draft_choice wanted[CAP_ROWS], found[CAP_ROWS], *of_host[CAP_ROWS], *of_device[CAP_ROWS];
+    struct draft_choice wanted[CAP_ROWS], found[CAP_ROWS];
+    struct draft_choice *of_host[CAP_ROWS] = { NULL }, *of_device[CAP_ROWS] = { NULL };
     int32_t n_siblings = 0;
     for (int32_t i = 0; i < n; i++) {
         wanted[i] = found[i] = choice_of((i * 7 + 3) % CAP_ROWS, bed_word());
@@ -208,7 +209,8 @@ static int32_t check_choices(int32_t n)
 
 static void check_rankings(int32_t n)
 {
-    struct draft_ranking wanted[CAP_ROWS], found[CAP_ROWS], *of_host[CAP_ROWS], *of_device[CAP_ROWS];
+    struct draft_ranking wanted[CAP_ROWS], found[CAP_ROWS];
+    struct draft_ranking *of_host[CAP_ROWS] = { NULL }, *of_device[CAP_ROWS] = { NULL };
     int32_t ids[2][CAP_ROWS][DRAFT_MAX_RANKED];
     for (int32_t i = 0; i < n; i++) {
         const struct draft_choice how = choice_of((i * 5 + 2) % CAP_ROWS, bed_word());
@@ -275,7 +277,8 @@ static void rankings_are_the_hosts(void **state)
 static void portions_are_the_hosts(void **state)
 {
     enum { LONG = 200000, N = 70 };
-    struct draft_choice wanted[CAP_ROWS], found[CAP_ROWS], *of_host[CAP_ROWS], *of_device[CAP_ROWS];
+    struct draft_choice wanted[CAP_ROWS], found[CAP_ROWS];
+    struct draft_choice *of_host[CAP_ROWS] = { NULL }, *of_device[CAP_ROWS] = { NULL };
     (void)state;
     bed_seed(99);
     pair_open(N, N, LONG);
@@ -309,7 +312,8 @@ static void portions_are_the_hosts(void **state)
 /* Rows of one text look back on it as far as they stand, in any order, and it is sent once. */
 static void rows_of_one_text_share_its_history(void **state)
 {
-    struct draft_choice wanted[CAP_ROWS], found[CAP_ROWS], *of_host[CAP_ROWS], *of_device[CAP_ROWS];
+    struct draft_choice wanted[CAP_ROWS], found[CAP_ROWS];
+    struct draft_choice *of_host[CAP_ROWS] = { NULL }, *of_device[CAP_ROWS] = { NULL };
     (void)state;
     bed_seed(12);
     pair_open(96, 96, CONTEXT);
