@@ -2,7 +2,7 @@
 
 GPU_SUITE    := build/gpu-suite
 GPU_LIMIT_MB := 60
-GPU_KERNELS  := rows linear linear_float widen attention experts choose sample rank accept
+GPU_KERNELS  := rows linear linear_float widen attention experts choose sample rank hint accept
 GPU_CASES    := rows linear float attention experts choose sample accept
 GPU_CASE_OBJ := $(GPU_CASES:%=$(BUILD)/gpu/suite_%.o)
 GPU_BED_OBJ  := $(GPU_CASE_OBJ) $(call obj,gpu/parity.c gpu/bed_device.c tests/simt/bed.c backend/cuda/weight.c)

@@ -119,12 +119,123 @@ static void rows_that_cannot_be_used(void **state)
     bed_free(logits);
 }
 
+/* ---- what a draft asks beside its token ---- */
+/* Rows in another order than they lie; the second launch passes over what the first has chosen, on the device. */
+static void what_was_chosen_is_passed_over(void **state)
+{
+    enum { N = 1500, STRIDE = 1600, N_ROWS = 3 };
+    static const int32_t order[N_ROWS] = { 2, 0, 1 };
+    const struct cuda_choose_row rows[N_ROWS] = { { 8, 2, 0.0f }, { 9, 3, 0.9f }, { 10, 4, 1.5f } };
+    struct bed bed;
+    struct sampling_scratch *scratch;
+    (void)state;
+    bed_init(&bed);
+    assert_int_equal(sampling_scratch_create(N, &scratch), STATUS_OK);
+    float *logits = bed_floats(N_ROWS * STRIDE);
+    struct cuda_choose_row *there = bed_copy(rows, sizeof rows);
+    int32_t *idx = bed_copy(order, sizeof order);
+    struct cuda_taken *taken = bed_alloc_pointers(N_ROWS, sizeof *taken);
+    struct cuda_choice *first = bed_output(N_ROWS, sizeof *first), *second = bed_output(N_ROWS, sizeof *second);
+    uint64_t *keys = bed_output(N_ROWS * CUDA_CHOOSE_SCRATCH, sizeof *keys);
+    struct cuda_op_choose op = { .logits = logits, .rows = there, .out = first, .scratch = keys, .n_rows = N_ROWS,
+                                 .n_vocab = N, .from = { .stride = STRIDE, .idx = idx } };
+    BED_RUN(cuda_choose, &op);
+    for (int32_t i = 0; i < N_ROWS; i++) {
+        taken[i].id[0] = &first[i].id;
+    }
+    op.out = second;
+    op.from.taken = taken;
+    BED_RUN(cuda_choose, &op);
+    for (int32_t i = 0; i < N_ROWS; i++) {
+        struct sampling_params params;
+        struct sampling_choice choice;
+        const struct sampling_bias none = { first[i].id, -MATHX_INF };
+        sampling_params_defaults(&params);
+        params.temperature = rows[i].temperature;
+        params.seed = rows[i].seed;
+        for (params.n_biases = 0; params.n_biases < 2; params.n_biases++) {
+            params.biases = &none;
+            assert_int_equal(sampling_choose(bed.backend, &params, logits + order[i] * STRIDE, N, NULL, 0,
+                                             rows[i].position, scratch, &choice), STATUS_OK);
+            assert_int_equal(params.n_biases == 0 ? first[i].id : second[i].id, choice.id);
+        }
+    }
+    bed_output_free(keys);
+    bed_output_free(second);
+    bed_output_free(first);
+    bed_free(taken);
+    bed_free(idx);
+    bed_free(there);
+    bed_free(logits);
+    sampling_scratch_destroy(scratch);
+    bed_deinit(&bed);
+}
+
+/* As a draft's chooser has it: sums of 2048 logits at a time, relative to the token's. */
+static float share_of(const struct bed *bed, const float *logits, int32_t n, float base, float own)
+{
+    float piece[CUDA_HINT_PIECE], sum = 0.0f;
+    for (int32_t done = 0; done < n; done += CUDA_HINT_PIECE) {
+        const int32_t len = n - done < CUDA_HINT_PIECE ? n - done : CUDA_HINT_PIECE;
+        memcpy(piece, logits + done, (size_t)len * sizeof *piece);
+        sum += backend_exp_sum(bed->backend, piece, len, base);
+    }
+    return own == base ? 1.0f / sum : mathx_exp(own - base) / sum;
+}
+
+/* Rows of a cut head over all ids, and what a draft says of two ids of each. */
+static void spread_rows_and_hints(void **state)
+{
+    enum { N_KEPT = 4500, N = 5300, N_ROWS = 3, PIECES = (N_KEPT + CUDA_HINT_PIECE - 1) / CUDA_HINT_PIECE };
+    static const int32_t order[N_ROWS] = { 1, 2, 0 };
+    static int32_t kept[N_KEPT];
+    struct bed bed;
+    (void)state;
+    bed_init(&bed);
+    for (int32_t i = 0; i < N_KEPT; i++) {
+        kept[i] = (int32_t)((int64_t)i * N / N_KEPT);
+    }
+    float *logits = bed_floats(N_ROWS * N_KEPT);
+    int32_t *ids = bed_copy(kept, sizeof kept), *idx = bed_copy(order, sizeof order);
+    float *full = bed_output(N_ROWS * N, sizeof *full), *sums = bed_output(N_ROWS * PIECES, sizeof *sums);
+    struct cuda_hint_row *rows = bed_alloc_pointers(N_ROWS, sizeof *rows);
+    struct cuda_hints *out = bed_output(N_ROWS, sizeof *out);
+    BED_RUN(cuda_spread, &(struct cuda_op_spread){ .logits = logits, .id = ids, .out = full, .n_rows = N_ROWS,
+                                                   .n_kept = N_KEPT, .n_vocab = N, .from = { .idx = idx } });
+    for (int32_t i = 0; i < N_ROWS; i++) {
+        rows[i] = (struct cuda_hint_row){ .logits = logits + order[i] * N_KEPT, .full = full + i * N,
+                                          .id = { ids + 70 * i, ids + 4000 + i, NULL } };
+    }
+    BED_RUN(cuda_hint, &(struct cuda_op_hint){ .rows = rows, .out = out, .scratch = sums, .n_rows = N_ROWS,
+                                               .n_logits = N_KEPT });
+    for (int32_t i = 0; i < N_ROWS; i++) {
+        const float *own = logits + order[i] * N_KEPT;
+        for (int32_t id = 0, k = 0; id < N; id++) {
+            const float expected = k < N_KEPT && kept[k] == id ? own[k++] : -MATHX_INF;
+            bed_assert_same("spread", &full[i * N + id], &expected, 1);
+        }
+        const float expected[2] = { share_of(&bed, own, N_KEPT, own[70 * i], own[70 * i]),
+                                    share_of(&bed, own, N_KEPT, own[70 * i], own[4000 + i]) };
+        bed_assert_same("hints", out[i].share, expected, 2);
+    }
+    bed_output_free(out);
+    bed_free(rows);
+    bed_output_free(sums);
+    bed_output_free(full);
+    bed_free(idx);
+    bed_free(ids);
+    bed_free(logits);
+    bed_deinit(&bed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_vocabulary_and_temperature),
         cmocka_unit_test(ties_go_to_the_lowest_id),
         cmocka_unit_test(rows_that_cannot_be_used),
+        cmocka_unit_test(what_was_chosen_is_passed_over),
+        cmocka_unit_test(spread_rows_and_hints),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

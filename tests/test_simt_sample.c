@@ -104,6 +104,48 @@ static void check_row(struct bed *bed, const struct requests *r, int32_t i, cons
     }
 }
 
+/* What draft/rank.c ranks such a row by: log of the probability, and the position's noise. */
+static void check_values(const struct bed *bed, const struct requests *r, int32_t row, const float *found,
+                         struct sampling_scratch *scratch)
+{
+    const size_t n = (size_t)r->n_vocab;
+    float *prob = mem_alloc(n, sizeof *prob);
+    const enum status status =
+        sampling_distribution(bed->backend, &r->params[row], r->logits + (size_t)row * n, r->n_vocab,
+                              r->rows[row].history, r->rows[row].n_history, scratch, prob);
+    for (int32_t id = 0; id < r->n_vocab; id++) {
+        const uint32_t word =
+            rng_coin_word(r->params[row].seed, COIN_TARGET, (uint32_t)r->rows[row].position, (uint32_t)id);
+        const float expected = status == STATUS_OK && prob[id] > 0 ? mathx_log(prob[id]) + mathx_gumbel(word)
+                                                                   : -MATHX_INF;
+        bed_assert_same("a value to rank", &found[id], &expected, 1);
+    }
+    mem_free(prob);
+}
+
+/* Rows without a temperature are ranked at another one, which is its caller's business. */
+static void check_log_probs(struct bed *bed, const struct requests *r, struct sampling_scratch *scratch)
+{
+    const size_t n_floats = (size_t)r->n_rows * (size_t)r->n_vocab;
+    struct cuda_rank_row *ranks = bed_alloc((size_t)r->n_rows, sizeof *ranks);
+    float *out = bed_output(n_floats, sizeof *out), *device_scratch = bed_output(n_floats, sizeof *device_scratch);
+    for (int32_t i = 0; i < r->n_rows; i++) {
+        ranks[i] = (struct cuda_rank_row){ .seed = r->params[i].seed, .position = r->rows[i].position,
+                                           .temperature = r->params[i].temperature };
+    }
+    const struct cuda_op_log_probs op = { .logits = r->logits, .rows = r->rows, .ranks = ranks, .out = out,
+                                          .scratch = device_scratch, .n_rows = r->n_rows, .n_vocab = r->n_vocab };
+    BED_RUN(cuda_log_probs, &op);
+    for (int32_t i = 0; i < r->n_rows; i++) {
+        if (r->params[i].temperature > 0) {
+            check_values(bed, r, i, out + (size_t)i * (size_t)r->n_vocab, scratch);
+        }
+    }
+    bed_output_free(device_scratch);
+    bed_output_free(out);
+    bed_free(ranks);
+}
+
 static void check(struct requests *r)
 {
     struct bed bed;
@@ -127,6 +169,7 @@ static void check(struct requests *r)
         bed_output_free(out);
         bed_output_free(device_scratch);
     }
+    check_log_probs(&bed, r, scratch);
     sampling_scratch_destroy(scratch);
     bed_deinit(&bed);
 }
