@@ -97,7 +97,7 @@ enum td_status td_engine_follow(const struct td_engine_options *options);
 enum { TD_MAX_DRAFTED = 16, TD_MAX_SOURCES = 8 };
 struct td_engine_info {
     const char *model_name, *architecture, *plan, *kv, *isa; /* live as long as the engine */
-    uint64_t fingerprint;      /* model digest, conversion, KV type, plan, canonical version */
+    uint64_t fingerprint;      /* model digest, conversion, KV type, plan (native, fast: the device too), canonical version */
     uint64_t weight_bytes;     /* file format: what a pass reads */
     uint64_t resident_weight_bytes, kv_bytes, scratch_bytes;
     uint64_t draft_bytes;      /* weights, KV and buffers of a draft model */

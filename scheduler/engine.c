@@ -145,13 +145,17 @@ static enum status open_scheduler(struct td_engine *engine, const struct td_engi
     return queue_create(sizeof(struct request *), (size_t)plan->max_queue, &engine->inbox);
 }
 
-/* Everything that decides bits: what the same request and seed give on another machine. */
-static uint64_t fingerprint_of(const struct model *model, const struct engine_plan *plan)
+/* Everything that decides bits: what the same request and seed give on another machine. Other plans than exact are
+ * a kind of device's own: its name behind the number. */
+static uint64_t fingerprint_of(const struct td_engine *engine)
 {
-    char text[128];
-    const int n = snprintf(text, sizeof text, "model %016llx kv %s plan %s canonical %d",
-                           (unsigned long long)model_digest(model), plan->kv == KV_F16 ? "f16" : "f32",
-                           numeric_plan_name(plan->numeric), CANONICAL_VERSION);
+    const struct engine_plan *plan = &engine->plan;
+    const char *name = strchr(backend_name(engine->backend), ' ');
+    char text[192];
+    const int n = snprintf(text, sizeof text, "model %016llx kv %s plan %s%s canonical %d",
+                           (unsigned long long)model_digest(engine->model), plan->kv == KV_F16 ? "f16" : "f32",
+                           numeric_plan_name(plan->numeric), plan->numeric != PLAN_EXACT && name != NULL ? name : "",
+                           CANONICAL_VERSION);
     ASSERT(n > 0 && (size_t)n < sizeof text);
     return digest_bytes(text, (size_t)n);
 }
@@ -163,7 +167,7 @@ static void describe_model(struct td_engine *engine)
         .model_name = config->name, .architecture = config->architecture,
         .plan = numeric_plan_name(engine->plan.numeric),
         .kv = engine->plan.kv == KV_F16 ? "f16" : "f32", .isa = isa_name(backend_isa(engine->backend)),
-        .fingerprint = fingerprint_of(engine->model, &engine->plan),
+        .fingerprint = fingerprint_of(engine),
         .weight_bytes = model_weight_bytes(engine->model),
         .resident_weight_bytes = model_resident_bytes(engine->model),
         .kv_bytes = model_target_kv_bytes(config, &(struct model_target_options){

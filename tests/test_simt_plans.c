@@ -103,6 +103,13 @@ static void native_is_the_same_for_any_batch_and_chunk(void **state)
         options.prefill_chunk = cases[i].prefill_chunk;
         (void)expect_the_same(&options);
     }
+    options.target_device = "cuda:1"; /* another device of the same kind: the same fingerprint too */
+    (void)expect_the_same(&options);
+    simt_set_name("another");
+    run(&options, &found);
+    for (size_t i = 0; i < found.n_results; i++) {
+        assert_true(found.result[i].usage.fingerprint != wanted.result[i].usage.fingerprint);
+    }
 }
 
 /* Chains and trees, greedy and coupled, drafted in turn and ahead. */

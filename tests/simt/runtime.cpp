@@ -42,6 +42,7 @@ region regions[MAX_REGIONS];
 int n_regions;
 size_t pinned_bytes;
 int64_t launches_left = -1;
+const char *device_name = "emulated";
 bool gives_parts = true;
 unsigned held_parts;
 simt_counts counts;
@@ -300,12 +301,15 @@ void simt_set_devices(int n, size_t bytes)
 
 void simt_fail_launch(int64_t after) { launches_left = after; }
 
+void simt_set_name(const char *name) { device_name = name; }
+
 void simt_set_parts(int gives) { gives_parts = gives != 0; }
 int simt_held_parts(void) { return (int)held_parts; }
 
 void simt_reset(void)
 {
     gives_parts = true;
+    device_name = "emulated";
     for (device_state &device : devices) {
         device.sticky = cudaSuccess;
     }
@@ -362,7 +366,7 @@ cudaError_t cudaSetDevice(int device)
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
 {
-    snprintf(prop->name, sizeof prop->name, "emulated");
+    snprintf(prop->name, sizeof prop->name, "%s", device_name);
     return device < n_devices ? cudaSuccess : fail(cudaErrorInvalidDevice);
 }
 

@@ -22,6 +22,7 @@ extern "C" {
 #endif
 
 void simt_set_devices(int n, size_t memory_bytes); /* 2 devices of 1 GiB unless told otherwise */
+void simt_set_name(const char *name); /* of all of them; "emulated", a string that lasts */
 /* Whether the driver cuts devices into parts, of which... */
 void simt_set_parts(int gives);
 /* ...this many multiprocessors are held in parts now. */
