@@ -180,6 +180,7 @@ void kv_store_deinit(struct backend *backend, struct kv_store *store);
 struct pass_inputs {
     int32_t n_rows, n_seqs, n_logits;
     const int32_t *token, *position, *slot, *seq_of_row; /* [n_rows] */
+    const int32_t *own_token, *part;                     /* [n_rows] what ranks embed with; NULL, NULL: nobody asks */
     const struct kv_view *views;                         /* [n_seqs] */
     const int32_t *logits_row;                           /* [n_logits] */
     const struct kv_store *store;
@@ -195,6 +196,7 @@ struct pass_shape {
     int32_t n_heads, head_dim, context, n_layers;
     int32_t most_in;     /* inputs of a linear layer, at most */
     size_t matrix_elems; /* of the largest matrix of a layer, the head not counted */
+    size_t exchange_floats; /* of the largest exchange between ranks; 0: there is none */
 };
 /* What a device keeps for passes that use the same buffers: inputs on their way, logits on theirs, scratch,
  * recorded passes. NULL on a CPU, which needs none of it; all calls take NULL. */
@@ -447,6 +449,10 @@ void backend_combine(struct lane *lane, const struct op_combine *op);
 
 /* ---- ranks: what several processes hold of a row comes together (comm.h) ---- */
 bool backend_has_ranks(const struct backend *backend);
+/* What exchanges of a group need of devices, before its model's first pass; all ranks together, whatever device each
+ * has. Closed when what passes computed in is gone. */
+enum status backend_ranks_open(struct backend *backend, struct comm *comm);
+void backend_ranks_close(struct backend *backend);
 /* parts.first is read when it takes place; parts.own NULL: in its place in parts.all */
 struct op_exchange { struct comm *comm; struct comm_parts parts; };
 void backend_exchange(struct lane *lane, const struct op_exchange *op);
@@ -467,10 +473,10 @@ struct op_columns {
     int32_t n_ranks, n_rows;
 };
 void backend_columns(struct lane *lane, const struct op_columns *op);
-/* out[row] = x[row_idx[row]] */
+/* out[row] = row `row` of part part[row] */
 struct op_pick {
-    const float *x;
-    const int32_t *row_idx;         /* [n_rows] */
+    const float *x;                 /* [parts, n_rows, n_cols] */
+    const int32_t *part;            /* [n_rows] */
     float *out;                     /* [n_rows, n_cols] */
     int32_t n_rows, n_cols;
 };

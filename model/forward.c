@@ -285,26 +285,41 @@ static void count_bytes(const struct forward *f, int32_t n_layers)
     }
 }
 
+/* The head may be another, and of ranks some have none of it. */
+static const void *name_of(const struct forward *f)
+{
+    return f->model->shard.comm ? (const void *)f->model : head_of(f)->data;
+}
+
 uint64_t model_forward(const struct model *model, struct lane *lane, const struct kv_store *store,
                        const struct pass *pass, struct pass_buffers *buffers)
 {
-    struct forward f = { model, lane, store, pass, buffers, pass->n_rows };
+    struct forward f = { .model = model, .lane = lane, .store = store, .pass = pass, .buffers = buffers,
+                         .n_tapped = pass->n_rows };
     check_pass(&f);
     const int32_t n_layers = pass->n_layers > 0 ? pass->n_layers : model->config.n_layers;
     count_bytes(&f, n_layers);
+    const struct shard *shard = &model->shard;
     struct pass_inputs inputs = {
         .n_rows = pass->n_rows, .n_seqs = pass->n_seqs, .n_logits = pass->n_logits, .token = pass->token,
         .position = pass->position, .slot = pass->slot, .seq_of_row = pass->seq_of_row, .views = pass->views,
-        .logits_row = pass->logits_row, .store = store, .of_model = pass->tap == NULL ? head_of(&f)->data : NULL,
+        .logits_row = pass->logits_row, .store = store, .of_model = pass->tap == NULL ? name_of(&f) : NULL,
         .n_layers = n_layers,
     };
+    if (shard->comm) {
+        forward_ranks_share_out(model, pass, buffers);
+        inputs.own_token = buffers->own_token;
+        inputs.part = buffers->part;
+    }
     const enum pass_way way = backend_pass_begin(lane, buffers->desk, &inputs);
     const struct pass placed = as_placed(pass, &inputs);
     f.pass = &placed;
+    f.own_token = inputs.own_token;
+    f.part = inputs.part;
     if (way == PASS_SUBMIT) {
         submit_layers(&f, n_layers);
     }
     return backend_pass_end(lane, buffers->desk, &(struct pass_result){
-        .logits = buffers->logits, .n_logits = pass->n_logits, .n_cols = head_of(&f)->n_out,
-        .stays = pass->rows_stay });
+        .logits = buffers->logits, .n_logits = shard->rank == 0 ? pass->n_logits : 0,
+        .n_cols = shard->comm ? model->config.n_vocab : head_of(&f)->n_out, .stays = pass->rows_stay });
 }

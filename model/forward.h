@@ -11,6 +11,7 @@ struct forward {
     const struct pass *pass;
     struct pass_buffers *buffers;
     int32_t n_tapped;      /* rows that were asked for */
+    const int32_t *own_token, *part; /* [n_rows] of ranks, where operations read them */
 };
 
 static inline const struct weight *forward_matrix(const struct forward *f, int32_t layer, enum tensor_role role)
@@ -19,6 +20,8 @@ static inline const struct weight *forward_matrix(const struct forward *f, int32
 }
 
 /* ---- forward_ranks.c: the steps in which ranks need each other's part; only where there are several ---- */
+/* own_token and part of the buffers: each row's id in this rank's part of the embedding, and the rank that has it */
+void forward_ranks_share_out(const struct model *model, const struct pass *pass, struct pass_buffers *buffers);
 /* x = embed(token): each rank brings the rows of its ids */
 void forward_ranks_embed(const struct forward *f);
 /* attended, of this rank's heads, → x += W_o attended */

@@ -32,42 +32,32 @@ static int32_t rank_of_token(const struct shard *shard, int32_t token)
     return rank;
 }
 
-/* Rows by rank, then in order: where each rank's begin, and each row's place. */
-static void place_rows(const struct forward *f)
+void forward_ranks_share_out(const struct model *model, const struct pass *pass, struct pass_buffers *buffers)
 {
-    const struct shard *shard = &f->model->shard;
-    struct pass_buffers *b = f->buffers;
-    int32_t n = 0;
-    for (int32_t rank = 0; rank < shard->n_ranks; rank++) {
-        b->token_first[rank] = n;
-        for (int32_t row = 0; row < f->pass->n_rows; row++) {
-            if (rank_of_token(shard, f->pass->token[row]) != rank) {
-                continue;
-            }
-            if (rank == shard->rank) {
-                b->token[n - b->token_first[rank]] = f->pass->token[row] - shard->vocab.first;
-            }
-            b->place[row] = n++;
-        }
+    const struct shard *shard = &model->shard;
+    for (int32_t row = 0; row < pass->n_rows; row++) {
+        const int32_t rank = rank_of_token(shard, pass->token[row]);
+        buffers->part[row] = rank;
+        buffers->own_token[row] = rank == shard->rank ? pass->token[row] - shard->vocab.first : 0;
     }
-    b->token_first[shard->n_ranks] = n;
 }
 
+/* A part is all rows, as embedded by a rank, and of each row one part counts: what is exchanged does not depend on
+ * the ids, so that a device can be told of it before they are known. */
 void forward_ranks_embed(const struct forward *f)
 {
+    static const int32_t one_each[COMM_MAX_RANKS + 1] = { 0, 1, 2, 3, 4, 5, 6, 7, 8 };
     const struct shard *shard = &f->model->shard;
     struct pass_buffers *b = f->buffers;
-    const int32_t dim = f->model->config.dim;
-    place_rows(f);
-    const int32_t n_own = b->token_first[shard->rank + 1] - b->token_first[shard->rank];
-    if (n_own > 0) {
-        backend_embed(f->lane, &(struct op_embed){
-            .table = forward_matrix(f, -1, ROLE_EMBED), .token = b->token,
-            .out = own_part(f, b->token_first, (size_t)dim), .n_rows = n_own });
+    const int32_t n_rows = f->pass->n_rows, dim = f->model->config.dim;
+    const size_t part_floats = (size_t)n_rows * (size_t)dim;
+    if (shard->vocab.n > 0) {
+        backend_embed(f->lane, &(struct op_embed){ .table = forward_matrix(f, -1, ROLE_EMBED), .token = f->own_token,
+                                                   .out = own_part(f, one_each, part_floats), .n_rows = n_rows });
     }
-    exchange(f, b->token_first, (size_t)dim);
-    backend_pick(f->lane, &(struct op_pick){ .x = b->exchange, .row_idx = b->place, .out = b->x,
-                                             .n_rows = f->pass->n_rows, .n_cols = dim });
+    exchange(f, one_each, part_floats);
+    backend_pick(f->lane, &(struct op_pick){ .x = b->exchange, .part = f->part, .out = b->x, .n_rows = n_rows,
+                                             .n_cols = dim });
 }
 
 /* ---- a layer cut along its inputs: x += sums of all groups ---- */

@@ -49,22 +49,19 @@ static void place_experts(struct pass_buffers *buffers, const struct model *mode
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
-/* Room for the largest exchange of a pass, and lists of rows of the embedding. */
-static void place_ranks(struct pass_buffers *buffers, const struct model *model, struct cutter *cutter)
+/* Floats of the largest exchange of a pass that this rank sees: the embedding's, of o and of down, the head's. */
+static size_t exchange_floats(const struct pass_buffers *buffers, const struct model *model)
 {
     const struct model_config *config = &model->config;
     const struct shard *shard = &model->shard;
     const size_t rows = (size_t)buffers->cap_rows, dim = (size_t)config->dim;
     const size_t q_dim = (size_t)(config->n_heads * config->head_dim);
-    size_t floats = config->experts.n > 0 ? 0 : rows * dim * (size_t)shard->down_group_first[shard->n_ranks];
+    const size_t n_logits = (size_t)(shard->rank == 0 ? config->n_vocab : shard->vocab.n);
+    size_t floats = rows * dim * (size_t)shard->n_ranks;
+    floats = most(floats, config->experts.n > 0 ? 0 : rows * dim * (size_t)shard->down_group_first[shard->n_ranks]);
     floats = most(floats, shard->o_by_inputs ? rows * dim * (size_t)shard->o_group_first[shard->n_ranks]
                                              : rows * most(q_dim, dim));
-    if (shard->rank == 0) {
-        floats = most(floats, (size_t)buffers->cap_logits * (size_t)config->n_vocab);
-    }
-    buffers->exchange = cut(cutter, floats * sizeof(float));
-    buffers->token = cut(cutter, rows * sizeof *buffers->token);
-    buffers->place = cut(cutter, rows * sizeof *buffers->place);
+    return most(floats, (size_t)buffers->cap_logits * n_logits);
 }
 
 static size_t place(struct pass_buffers *buffers, const struct model *model, unsigned char *memory)
@@ -91,7 +88,7 @@ static size_t place(struct pass_buffers *buffers, const struct model *model, uns
     cut_act(&cutter, config->dim, buffers->cap_logits, &buffers->last);
     buffers->logits = cut_rows(&cutter, buffers->cap_logits, shard->rank == 0 ? config->n_vocab : shard->vocab.n);
     if (shard->comm) {
-        place_ranks(buffers, model, &cutter);
+        buffers->exchange = cut(&cutter, exchange_floats(buffers, model) * sizeof(float));
     }
     return cutter.bytes;
 }
@@ -104,6 +101,17 @@ static void shape_of_layers(const struct model *model, struct pass_shape *shape)
     const int32_t wide = q_dim > ffn_dim ? q_dim : ffn_dim, routed = config->experts.n;
     shape->most_in = wide > config->dim ? wide : config->dim;
     shape->matrix_elems = (size_t)config->dim * (size_t)(wide > routed ? wide : routed);
+}
+
+/* Who embeds what is decided by the host. */
+static enum status take_lists(struct pass_buffers *buffers)
+{
+    buffers->own_token = mem_alloc((size_t)buffers->cap_rows, 2 * sizeof *buffers->own_token);
+    if (buffers->own_token == NULL) {
+        return status_fail(STATUS_NO_MEMORY, "no memory for the tables of a pass");
+    }
+    buffers->part = buffers->own_token + buffers->cap_rows;
+    return STATUS_OK;
 }
 
 static enum status take_memory(struct pass_buffers *buffers, const struct model *model)
@@ -122,6 +130,10 @@ static enum status take_memory(struct pass_buffers *buffers, const struct model 
         .cap_rows = rows, .cap_logits = logits, .n_vocab = config->n_vocab, .n_heads = config->n_heads,
         .head_dim = config->head_dim, .context = model->context, .n_layers = config->n_layers };
     shape_of_layers(model, &shape);
+    if (model->shard.comm) {
+        TRY(take_lists(buffers));
+        shape.exchange_floats = exchange_floats(buffers, model);
+    }
     return backend_desk_create(buffers->backend, &shape, &buffers->desk);
 }
 
@@ -153,6 +165,7 @@ void pass_buffers_destroy(struct pass_buffers *buffers)
         if (buffers->memory) {
             backend_free(buffers->backend, buffers->memory, buffers->memory_bytes);
         }
+        mem_free(buffers->own_token);
         mem_free(buffers);
     }
 }

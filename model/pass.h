@@ -22,8 +22,8 @@ struct pass_buffers {
     float *logits;            /* [cap_logits, n_vocab]; ranks above 0: their ids alone */
     /* ranks */
     float *exchange;          /* what all of them contribute, part after part */
-    int32_t *token, *place;   /* [cap_rows] rows of this rank's embedding; each row's place in exchange */
-    int32_t token_first[COMM_MAX_RANKS + 1], place_first[COMM_MAX_RANKS + 1];
+    int32_t *own_token, *part; /* [cap_rows] of the host: rows of this rank's embedding, the rank that has each */
+    int32_t place_first[COMM_MAX_RANKS + 1];
     /* mixtures of experts; rows of gate, up and gated are places then */
     struct routes routes;
     float *router;            /* [cap_rows, n_experts] */

@@ -27,6 +27,7 @@ struct fixture {
     struct kv_view *views;            /* [N_SEQS] */
     uint32_t (*pages)[PAGES_PER_SEQ]; /* [N_SEQS] */
     int32_t (*path)[KV_PATH_CAP];     /* [N_SEQS] */
+    int32_t n_heads, head_skip;       /* of a rank that has some of the heads; 0: all are here */
 };
 
 /* Bytes of K, and of V. */
@@ -133,7 +134,8 @@ static void fixture_deinit(struct fixture *f)
 static void check_rows(struct fixture *f, const int32_t *seq_of_row, const int32_t *position, int32_t n_rows)
 {
     const struct shape *s = &f->shape;
-    const int32_t n_heads = s->n_kv_heads * s->n_group;
+    const bool some = f->n_heads > 0;
+    const int32_t n_heads = some ? f->n_heads : s->n_kv_heads * s->n_group, n_group = some ? s->n_group : 0;
     const size_t n = (size_t)n_rows * (size_t)n_heads * (size_t)s->head_dim;
     float *q = bed_floats(n), *expected = bed_alloc(n, sizeof *expected);
     int32_t n_segments = 1;
@@ -147,7 +149,7 @@ static void check_rows(struct fixture *f, const int32_t *seq_of_row, const int32
     backend_attention(f->bed.lane, &(struct op_attention){
         .q = q, .out = expected, .views = f->views, .seq_of_row = seq_of_row, .position = position,
         .store = &f->store, .layer = LAYER, .n_rows = n_rows, .n_heads = n_heads, .window = s->window,
-        .scale = 0.125f });
+        .n_group = n_group, .head_skip = f->head_skip, .scale = 0.125f });
     bed_wait(&f->bed);
     struct kv_store store = store_copy(&f->store);
     for (int backward = 0; backward < 2; backward++) {
@@ -158,7 +160,7 @@ static void check_rows(struct fixture *f, const int32_t *seq_of_row, const int32
         BED_RUN(cuda_attention, &(struct cuda_op_attention){
             .q = q, .out = out, .views = f->views, .seq_of_row = seq_of_row, .position = position,
             .store = store, .layer = LAYER, .n_rows = n_rows, .n_heads = n_heads, .window = s->window,
-            .scale = 0.125f, .n_segments = n_segments, .scratch = scratch });
+            .n_group = n_group, .head_skip = f->head_skip, .scale = 0.125f, .n_segments = n_segments, .scratch = scratch });
         char what[96];
         snprintf(what, sizeof what, "head_dim %d, %d heads share, %d rows, window %d", s->head_dim, s->n_group,
                  n_rows, s->window);
@@ -171,12 +173,16 @@ static void check_rows(struct fixture *f, const int32_t *seq_of_row, const int32
     bed_free(expected);
 }
 
+struct some_heads { int32_t n, skip; };
+
 /* n_rows rows from the end of each sequence in turn; the fifth is a pad. */
-static void check(const struct shape *shape, int32_t n_rows)
+static void check_heads(const struct shape *shape, int32_t n_rows, struct some_heads heads)
 {
     struct fixture f;
     int32_t *seq_of_row = bed_alloc(MAX_ROWS, sizeof *seq_of_row), *position = bed_alloc(MAX_ROWS, sizeof *position);
     fixture_init(&f, shape);
+    f.n_heads = heads.n;
+    f.head_skip = heads.skip;
     for (int32_t i = 0; i < n_rows; i++) {
         const int32_t seq = i % N_SEQS, back = i / N_SEQS * 5;
         seq_of_row[i] = seq;
@@ -186,6 +192,11 @@ static void check(const struct shape *shape, int32_t n_rows)
     bed_free(seq_of_row);
     bed_free(position);
     fixture_deinit(&f);
+}
+
+static void check(const struct shape *shape, int32_t n_rows)
+{
+    check_heads(shape, n_rows, (struct some_heads){ 0, 0 });
 }
 
 static bool quick(void) { return getenv("TANDEM_TEST_QUICK") != NULL; }
@@ -227,6 +238,27 @@ static void attention_of_branches(void **state)
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         check(&shapes[i], 9);
     }
+}
+
+/* What a rank has: heads that begin and end within a KV head's, KV heads that none of them reads. */
+static void attention_of_some_heads(void **state)
+{
+    static const struct shape shapes[] = { { KV_F16, 32, 3, 3, 16, 0, { 20, 300, 9 }, { 0 } },
+                                           { KV_F32, 16, 2, 9, 16, 0, { 40, 7, 260 }, { 0, 0, 9 } },
+                                           { KV_F16, 64, 4, 1, 16, 0, { 33, 17, 5 }, { 0 } } };
+    static const struct some_heads heads[] = { { 3, 2 }, { 1, 4 }, { 7, 0 }, { 4, 5 } };
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        for (size_t h = 0; h < 4; h++) {
+            const int32_t all = shapes[i].n_kv_heads * shapes[i].n_group;
+            if (heads[h].n + heads[h].skip <= all) {
+                check_heads(&shapes[i], 6, heads[h]);
+            }
+        }
+    }
+    const struct cuda_op_attention op = { .store = { .n_kv_heads = 2, .head_dim = 16, .page_slots = 16 },
+                                          .n_heads = 4, .n_group = 2, .head_skip = 1, .n_segments = 1, .n_rows = 1 };
+    assert_int_not_equal(cuda_attention(&op, NULL), 0);
 }
 
 static void attention_in_a_window(void **state)
@@ -322,6 +354,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_of_ragged_rows), cmocka_unit_test(attention_of_any_number_of_rows),
         cmocka_unit_test(attention_of_branches),    cmocka_unit_test(attention_in_a_window),
+        cmocka_unit_test(attention_of_some_heads),
         cmocka_unit_test(rope_and_store),           cmocka_unit_test(page_copies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

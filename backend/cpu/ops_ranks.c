@@ -106,8 +106,8 @@ static void pick_chunk(const void *arguments, uint32_t chunk, struct lane_worker
     const struct unit_range range = units_of(&args->units, chunk);
     (void)worker;
     for (int64_t row = range.begin; row < range.end; row++) {
-        memcpy(op->out + row * op->n_cols, op->x + (int64_t)op->row_idx[row] * op->n_cols,
-               (size_t)op->n_cols * sizeof *op->out);
+        const int64_t from = (int64_t)op->part[row] * op->n_rows + row;
+        memcpy(op->out + row * op->n_cols, op->x + from * op->n_cols, (size_t)op->n_cols * sizeof *op->out);
     }
 }
 

@@ -124,14 +124,23 @@ DEVICE_FN int32_t attention_first(const cuda_op_attention &op, int32_t last)
  * [begin, end) of a segment. */
 struct attention_part { int32_t row, kv_head, head, n_heads, segment, begin, end; };
 
-/* end 0: the row does not see the segment. */
-template <int HEADS> DEVICE_FN attention_part attention_part_of(const cuda_op_attention &op)
+/* end 0: the row does not see the segment, or the heads are another rank's. SOME: not all heads are here, which
+ * takes registers that a whole model's kernels have none left for. */
+template <int HEADS, bool SOME> DEVICE_FN attention_part attention_part_of(const cuda_op_attention &op)
 {
-    const int32_t n_group = op.n_heads / op.store.n_kv_heads, chunks = (n_group + HEADS - 1) / HEADS;
+    const int32_t n_group = op.n_group, chunks = (n_group + HEADS - 1) / HEADS;
     const int32_t chunk = (int32_t)blockIdx.y % chunks, left = n_group - chunk * HEADS;
     attention_part part = { (int32_t)blockIdx.z, (int32_t)blockIdx.y / chunks, 0, left < HEADS ? left : HEADS,
                             (int32_t)blockIdx.x, 0, 0 };
     part.head = part.kv_head * n_group + chunk * HEADS;
+    if constexpr (SOME) {
+        const int32_t first = part.head - op.head_skip, end = first + part.n_heads;
+        part.head = first > 0 ? first : 0;
+        part.n_heads = (end < op.n_heads ? end : op.n_heads) - part.head;
+        if (part.n_heads <= 0) {
+            return part;
+        }
+    }
     const int32_t last = op.position[part.row], base = part.segment * SEGMENT_ELEMS;
     const int32_t first = attention_first(op, last);
     if (last >= base && first < base + SEGMENT_ELEMS) {
@@ -225,14 +234,15 @@ DEVICE_FN void attention_values(const cuda_op_attention &op, const attention_par
  * position, then a dimension. Reads K and V of a segment once for HEADS heads: 4 head_dim bytes a position
  * in f16; bound by memory. Accumulates: fma chains in fp32. Plan: exact.
  * Reference: attention_row_scalar, through backend_attention. */
-template <class Kv, int HEADS> static __global__ void __launch_bounds__(ATTENTION_THREADS, HEADS == 2 ? 6 : 0)
+template <class Kv, int HEADS, bool SOME>
+static __global__ void __launch_bounds__(ATTENTION_THREADS, HEADS == 2 && !SOME ? 6 : 0)
 attention_segment_kernel(const cuda_op_attention op)
 {
     SHARED(float, q, HEADS * ATTENTION_HEAD_DIM_CAP);
     SHARED(float, prob, HEADS * SEGMENT_ELEMS);
     SHARED(float, warp_max, HEADS * ATTENTION_WARPS);
     SHARED(unsigned long long, v_at, SEGMENT_ELEMS); /* bytes before each position's V */
-    const attention_part part = attention_part_of<HEADS>(op);
+    const attention_part part = attention_part_of<HEADS, SOME>(op);
     if (part.end == 0) {
         return;
     }
@@ -304,39 +314,49 @@ extern "C" size_t cuda_attention_scratch_floats(int32_t n_rows, int32_t n_heads,
 
 template <class Kv, int HEADS> static void attention_launch(const cuda_op_attention &op, struct CUstream_st *stream)
 {
-    const auto kernel = attention_segment_kernel<Kv, HEADS>;
-    const int32_t n_group = op.n_heads / op.store.n_kv_heads, chunks = (n_group + HEADS - 1) / HEADS;
+    const bool all = op.n_heads == op.n_group * op.store.n_kv_heads;
+    const auto kernel = all ? attention_segment_kernel<Kv, HEADS, false> : attention_segment_kernel<Kv, HEADS, true>;
+    const int32_t chunks = (op.n_group + HEADS - 1) / HEADS;
     const dim3 grid((unsigned)op.n_segments, (unsigned)(op.store.n_kv_heads * chunks), (unsigned)op.n_rows);
     CUDA_LAUNCH(kernel, grid, ATTENTION_THREADS, 0, stream, op);
 }
 
 template <class Kv> static void attention_heads(const cuda_op_attention &op, struct CUstream_st *stream)
 {
-    const int32_t n_group = op.n_heads / op.store.n_kv_heads;
-    if (n_group == 1) {
+    if (op.n_group == 1) {
         attention_launch<Kv, 1>(op, stream);
-    } else if (n_group == 2) {
+    } else if (op.n_group == 2) {
         attention_launch<Kv, 2>(op, stream);
-    } else if (n_group <= 4) {
+    } else if (op.n_group <= 4) {
         attention_launch<Kv, 4>(op, stream);
     } else {
         attention_launch<Kv, ATTENTION_MAX_HEADS>(op, stream);
     }
 }
 
+/* Every head has its KV head in the store. */
+static bool attention_heads_are_sound(const cuda_op_attention &op)
+{
+    const int32_t n_kv_heads = op.store.n_kv_heads;
+    return op.n_heads > 0 && (op.n_group > 0 ? op.head_skip >= 0 && op.head_skip < op.n_group * n_kv_heads &&
+                                                   op.n_heads <= op.n_group * n_kv_heads - op.head_skip
+                                             : op.n_heads % n_kv_heads == 0 && op.head_skip == 0);
+}
+
 extern "C" int cuda_attention(const struct cuda_op_attention *op, struct CUstream_st *stream)
 {
-    if (!attention_store_is_sound(op->store) || op->n_heads <= 0 || op->n_heads % op->store.n_kv_heads != 0 ||
-        op->n_segments < 1) {
+    if (!attention_store_is_sound(op->store) || !attention_heads_are_sound(*op) || op->n_segments < 1) {
         return cudaErrorInvalidValue;
     }
     if (op->n_rows <= 0) {
         return cudaSuccess;
     }
+    cuda_op_attention job = *op;
+    job.n_group = op->n_group > 0 ? op->n_group : op->n_heads / op->store.n_kv_heads;
     if (op->store.type == KV_F16) {
-        attention_heads<kv_f16>(*op, stream);
+        attention_heads<kv_f16>(job, stream);
     } else {
-        attention_heads<kv_f32>(*op, stream);
+        attention_heads<kv_f32>(job, stream);
     }
     const cudaError_t error = cudaGetLastError();
     if (error != cudaSuccess) {

@@ -111,6 +111,42 @@ int cuda_round(const struct cuda_op_round *op, struct CUstream_st *stream);
 struct cuda_op_bias { float *x; const float *bias; int32_t n_rows, n_cols; };
 int cuda_bias(const struct cuda_op_bias *op, struct CUstream_st *stream);
 
+/* ---- linear_groups.cu: group sums of one matrix, as op_linear with groups. Rows are cut likewise. ---- */
+struct cuda_op_linear_groups {
+    struct cuda_weight weight;
+    float *out;            /* [n_groups, n_rows, n_out] */
+    int32_t n_groups, n_rows;
+    int32_t begin[SUM_GROUPS + 1]; /* first segment of each, ascending from 0 to all there are */
+    struct cuda_act x;
+};
+int cuda_linear_groups(const struct cuda_op_linear_groups *op, struct CUstream_st *stream);
+
+/* ---- ranks.cu: as op_fold, op_columns, op_pick ---- */
+enum { CUDA_MAX_RANKS = 8 };
+struct cuda_op_fold {
+    const float *sums;     /* [n_groups, n_rows, n_cols] */
+    float *x;              /* [n_rows, n_cols] */
+    int32_t n_groups, n_rows, n_cols;
+};
+int cuda_fold(const struct cuda_op_fold *op, struct CUstream_st *stream);
+
+struct cuda_op_columns {
+    const float *parts;    /* of rank r [n_rows, first[r + 1] - first[r]], part after part */
+    int32_t first[CUDA_MAX_RANKS + 1];
+    const float *add;      /* [n_rows, first[n_ranks]] or NULL */
+    float *out;            /* [n_rows, first[n_ranks]]; may be add */
+    int32_t n_ranks, n_rows;
+};
+int cuda_columns(const struct cuda_op_columns *op, struct CUstream_st *stream);
+
+struct cuda_op_pick {
+    const float *x;        /* [parts, n_rows, n_cols] */
+    const int32_t *part;   /* [n_rows] */
+    float *out;            /* [n_rows, n_cols] */
+    int32_t n_rows, n_cols;
+};
+int cuda_pick(const struct cuda_op_pick *op, struct CUstream_st *stream);
+
 /* ---- experts.cu: as op_route and its kin. A row of an act, or of an output, is a place. ---- */
 enum { CUDA_EXPERT_PARTS = 2 };
 /* Filled by cuda_route on the device; arrays are device memory. Runs of places begin at panels of eight rows,
@@ -197,6 +233,7 @@ struct cuda_op_attention {
     const int32_t *seq_of_row, *position; /* [n_rows] */
     struct kv_store store;
     int32_t layer, n_rows, n_heads, window;
+    int32_t n_group, head_skip;  /* as in op_attention */
     float scale;
     int32_t n_segments;          /* at least position / 256 + 1 of every row */
     float *scratch;              /* [cuda_attention_scratch_floats] */

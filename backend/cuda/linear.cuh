@@ -75,17 +75,36 @@ DEVICE_FN void linear_store(const cuda_op_linear::cuda_linear_part &part, int32_
     }
 }
 
+/* Where group sums go: to the total, which goes to `part`. */
+struct linear_whole {
+    const cuda_op_linear::cuda_linear_part &part;
+
+    __device__ __forceinline__ const cuda_weight &weight() const { return part.weight; }
+    __device__ __forceinline__ void end(int32_t segment, int32_t n_segments, int32_t, int32_t, float *total,
+                                        float *group) const
+    {
+        if (linear_group_ends(segment, n_segments)) {
+            *total += *group;
+            *group = 0.0f;
+        }
+    }
+    __device__ __forceinline__ void store(int32_t row, int32_t out_idx, float total) const
+    {
+        linear_store(part, row, out_idx, total);
+    }
+};
+
 /* Tile `tile` of one matrix times n_rows rows of x, by a block of LINEAR_THREADS, ROWS at a time. sums: LINEAR_WARPS
  * * ROWS * 32 floats; running: 2 * n_rows * 32, totals and then group sums. Both are free again after a
  * barrier. */
-template <class Weights, int ROWS>
-DEVICE_FN void linear_tile(const cuda_op_linear::cuda_linear_part &part, int32_t tile_idx, const cuda_act &x,
-                           int32_t n_rows, SHARED_PTR(float) sums /* [warp][row][output] */,
-                           SHARED_PTR(float) running /* [n_rows][output], twice */)
+template <class Weights, int ROWS, class Sums>
+DEVICE_FN void linear_tile_to(const Sums &out, int32_t tile_idx, const cuda_act &x,
+                              int32_t n_rows, SHARED_PTR(float) sums /* [warp][row][output] */,
+                              SHARED_PTR(float) running /* [n_rows][output], twice */)
 {
+    const int32_t n_in = out.weight().n_in, n_segments = (n_in + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS;
     const unsigned char *tile =
-        part.weight.data + (size_t)tile_idx * cuda_tile_bytes((tensor_type)Weights::TYPE, part.weight.n_in);
-    const int32_t n_segments = (part.weight.n_in + SEGMENT_ELEMS - 1) / SEGMENT_ELEMS;
+        out.weight().data + (size_t)tile_idx * cuda_tile_bytes((tensor_type)Weights::TYPE, n_in);
     const int32_t groups = n_rows * CUDA_WARP; /* where group sums begin */
     for (int32_t i = (int32_t)threadIdx.x; i < 2 * groups; i += LINEAR_THREADS) {
         running[i] = 0.0f;
@@ -94,7 +113,7 @@ DEVICE_FN void linear_tile(const cuda_op_linear::cuda_linear_part &part, int32_t
         const int32_t segment = wave + cuda_warp();
         Weights weights = {};
         if (segment < n_segments) {
-            weights.load(tile, segment, part.weight.n_in);
+            weights.load(tile, segment, n_in);
         }
         for (int32_t first = 0; first < n_rows; first += ROWS) {
             if (segment < n_segments) {
@@ -107,10 +126,7 @@ DEVICE_FN void linear_tile(const cuda_op_linear::cuda_linear_part &part, int32_t
                     float total = running[at], group = running[groups + at];
                     for (int32_t s = wave; s < wave + LINEAR_WARPS && s < n_segments; s++) {
                         group += sums[(s - wave) * ROWS * CUDA_WARP + i];
-                        if (linear_group_ends(s, n_segments)) {
-                            total += group;
-                            group = 0.0f;
-                        }
+                        out.end(s, n_segments, at / CUDA_WARP, tile_idx * CUDA_WARP + at % CUDA_WARP, &total, &group);
                     }
                     running[at] = total;
                     running[groups + at] = group;
@@ -120,8 +136,15 @@ DEVICE_FN void linear_tile(const cuda_op_linear::cuda_linear_part &part, int32_t
         }
     }
     for (int32_t at = (int32_t)threadIdx.x; at < groups; at += LINEAR_THREADS) {
-        linear_store(part, at / CUDA_WARP, tile_idx * CUDA_WARP + at % CUDA_WARP, running[at]);
+        out.store(at / CUDA_WARP, tile_idx * CUDA_WARP + at % CUDA_WARP, running[at]);
     }
+}
+
+template <class Weights, int ROWS>
+DEVICE_FN void linear_tile(const cuda_op_linear::cuda_linear_part &part, int32_t tile_idx, const cuda_act &x,
+                           int32_t n_rows, SHARED_PTR(float) sums, SHARED_PTR(float) running)
+{
+    linear_tile_to<Weights, ROWS>(linear_whole{ part }, tile_idx, x, n_rows, sums, running);
 }
 
 #endif

@@ -1,5 +1,7 @@
 /* ops: operations of backend.h as launches on a lane's stream. The kernels say what they compute (kernels.h);
  * here types that share an operation are told apart and long passes are cut to the scratch there is. */
+#include <string.h>
+
 #include "backend/cuda/cuda.h"
 #include "backend/cuda/layout.h"
 #include "backend/cuda/weight.h"
@@ -59,10 +61,26 @@ void cuda_run_swiglu(struct lane *lane, const struct op_swiglu *op)
     CUDA_RUN(lane, cuda_swiglu, &job, "SwiGLU");
 }
 
+/* What a rank has of a matrix: group sums, which all ranks will add up. */
+static void run_groups(struct lane *lane, const struct op_linear *op)
+{
+    const struct weight *weight = op->part[0].weight;
+    struct cuda_op_linear_groups job = { .weight = cuda_weight_of(weight), .out = op->part[0].out,
+                                         .n_groups = op->groups->n, .n_rows = op->n_rows,
+                                         .x = cuda_act_of(op->x, backend_act_kind(weight->type)) };
+    ASSERT(op->n_parts == 1 && op->part[0].add == NULL && op->part[0].bias == NULL);
+    memcpy(job.begin, op->groups->begin, sizeof job.begin);
+    CUDA_RUN(lane, cuda_linear_groups, &job, "a linear layer of several ranks");
+}
+
 /* A launch takes parts of one type: neighbours of another begin a launch of their own. */
 void cuda_run_linear(struct lane *lane, const struct op_linear *op)
 {
     ASSERT(op->n_parts >= 1 && op->n_parts <= LINEAR_PARTS);
+    if (op->groups != NULL) {
+        run_groups(lane, op);
+        return;
+    }
     for (int32_t first = 0; first < op->n_parts;) {
         const enum tensor_type type = op->part[first].weight->type;
         struct cuda_op_linear job = { .n_rows = op->n_rows, .x = cuda_act_of(op->x, cuda_plan_kinds(lane, backend_act_kind(type), op->n_rows)) };
@@ -105,7 +123,8 @@ void cuda_run_attention(struct lane *lane, const struct op_attention *op)
             .q = op->q + (size_t)first * (size_t)row, .out = op->out + (size_t)first * (size_t)row,
             .views = op->views, .seq_of_row = op->seq_of_row + first, .position = op->position + first,
             .store = *op->store, .layer = op->layer, .n_rows = left < step ? left : step, .n_heads = op->n_heads,
-            .window = op->window, .scale = op->scale, .n_segments = room.n_segments, .scratch = room.scratch };
+            .window = op->window, .n_group = op->n_group, .head_skip = op->head_skip, .scale = op->scale,
+            .n_segments = room.n_segments, .scratch = room.scratch };
         CUDA_RUN(lane, cuda_attention, &job, "attention");
     }
 }
