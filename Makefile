@@ -139,7 +139,7 @@ TEST_SCRIPTS := $(wildcard tests/test_*.sh)
 SIMT_TESTS   := $(filter $(BUILD)/tests/test_simt%,$(TESTS))
 SIMT_OBJ     := $(patsubst %.cu,$(BUILD)/simt/%.o,$(CUDA_SRC) $(wildcard tests/simt/*.cu)) \
                 $(patsubst %.cpp,$(BUILD)/simt/%.o,$(wildcard tests/simt/*.cpp)) \
-                $(patsubst %.c,$(BUILD)/simt/%.o,$(wildcard backend/cuda/*.c)) $(call obj,$(wildcard tests/simt/*.c))
+                $(patsubst %.c,$(BUILD)/simt/%.o,$(wildcard backend/cuda/*.c) backend/comm_nccl.c) $(call obj,$(wildcard tests/simt/*.c))
 HAVE_CXX     := $(shell command -v $(CXX) 2>/dev/null)
 EXAMPLES     := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 FUZZ_SRC     := $(wildcard fuzz/fuzz_*.c)

@@ -18,6 +18,28 @@ void comm_close(struct comm *comm)
     }
 }
 
+void comm_give_up(struct comm *comm)
+{
+    char why[512];
+    if (comm_check(comm) != STATUS_OK) {
+        return; /* another rank has said it */
+    }
+    snprintf(why, sizeof why, "%s", status_message());
+    log_error("rank %d: %s", comm->rank, why);
+    comm->kind->abort(comm, why);
+}
+
+enum status comm_check(const struct comm *comm)
+{
+    const char *why = comm->kind->broken != NULL ? comm->kind->broken(comm) : NULL;
+    return why == NULL ? STATUS_OK : status_fail(STATUS_IO, "%s", why);
+}
+
+int comm_is_alive(struct comm *comm)
+{
+    return comm->kind->is_alive == NULL || comm->kind->is_alive(comm);
+}
+
 void comm_barrier(struct comm *comm)
 {
     static const int32_t none[COMM_MAX_RANKS + 1];
@@ -46,6 +68,7 @@ enum status comm_agree(struct comm *comm, enum status status)
     memcpy(sent, &own, sizeof own);
     comm_gather(comm, &(struct comm_parts){ .own = sent, .all = received, .first = first,
                                             .unit_floats = VERDICT_FLOATS, .root = COMM_ALL });
+    TRY(comm_check(comm));
     memcpy(all, received, (size_t)comm->size * sizeof *all);
     for (int32_t r = 0; r < comm->size; r++) {
         if (all[r].status != STATUS_OK) {
@@ -92,39 +115,47 @@ int32_t comm_launched_rank(void)
     return rank > 0 ? (int32_t)rank : 0;
 }
 
-/* ---- cores ---- */
+/* ---- places ---- */
 
-/* Equal on ranks that may use the same cores of the same machine. */
-static uint64_t digest_of_cores(void)
+/* Numbers that ranks of one machine, and ranks that may use the same cores of it, have in common. */
+struct whereabouts { uint64_t machine, cores; };
+enum { WHEREABOUTS_FLOATS = sizeof(struct whereabouts) / sizeof(float) };
+
+static struct whereabouts find_whereabouts(void)
 {
     enum { MAX_CPUS = 1024 };
     int cpus[MAX_CPUS];
     char host[256] = "";
+    struct whereabouts own;
     struct digest digest;
     const int n = backend_cpu_list(cpus, MAX_CPUS, NULL);
     gethostname(host, sizeof host - 1);
     digest_init(&digest);
     digest_update(&digest, host, strlen(host) + 1);
+    own.machine = digest_value(&digest);
     digest_update(&digest, cpus, (size_t)n * sizeof *cpus);
-    return digest_value(&digest);
+    own.cores = digest_value(&digest);
+    return own;
 }
 
-static void find_sharing(struct comm *comm)
+static void find_places(struct comm *comm)
 {
-    enum { FLOATS = sizeof(uint64_t) / sizeof(float) };
-    const uint64_t own = digest_of_cores();
-    uint64_t all[COMM_MAX_RANKS];
+    const struct whereabouts own = find_whereabouts();
+    struct whereabouts all[COMM_MAX_RANKS];
     int32_t first[COMM_MAX_RANKS + 1];
     for (int32_t r = 0; r <= comm->size; r++) {
         first[r] = r;
     }
     comm_gather(comm, &(struct comm_parts){ .own = (const float *)(const void *)&own,
                                             .all = (float *)(void *)all, .first = first,
-                                            .unit_floats = FLOATS, .root = COMM_ALL });
-    comm->sharing_rank = comm->sharing_size = 0;
+                                            .unit_floats = WHEREABOUTS_FLOATS, .root = COMM_ALL });
+    comm->machine = own.machine;
+    comm->sharing_rank = comm->sharing_size = comm->local_rank = comm->local_size = 0;
     for (int32_t r = 0; r < comm->size; r++) {
-        comm->sharing_rank += r < comm->rank && all[r] == own;
-        comm->sharing_size += all[r] == own;
+        comm->local_rank += r < comm->rank && all[r].machine == own.machine;
+        comm->local_size += all[r].machine == own.machine;
+        comm->sharing_rank += r < comm->rank && all[r].cores == own.cores;
+        comm->sharing_size += all[r].cores == own.cores;
     }
 }
 
@@ -151,28 +182,25 @@ static enum status join_mpi(const struct launcher *launcher, long size, struct c
         comm_close(comm);
         return checked;
     }
-    find_sharing(comm);
+    find_places(comm);
     *out = comm;
     return STATUS_OK;
 }
 
-/* The environment that torchrun and its like leave. */
-static enum status join_nccl(int32_t size, int32_t rank, struct comm **out)
+/* The environment that torchrun and its like leave. A launcher's word on places on a machine counts. */
+static enum status join_tcp(int32_t size, int32_t rank, struct comm **out)
 {
     enum { DEFAULT_PORT = 29500 };
     const long local = environment_number("LOCAL_RANK"), port = environment_number("MASTER_PORT");
-    const struct comm_place place = { .rank = rank, .size = size, .local_rank = local >= 0 ? (int32_t)local : rank,
-                                      .address = conf_environment("MASTER_ADDR"),
+    const struct comm_place place = { .rank = rank, .size = size, .address = conf_environment("MASTER_ADDR"),
                                       .port = port > 0 ? (int32_t)port : DEFAULT_PORT };
     TRY(check_size(size));
-    const enum status status = comm_nccl_open(&place, out);
-    if (status == STATUS_UNSUPPORTED && *out == NULL) {
-        char why[256];
-        snprintf(why, sizeof why, "%s", status_message());
-        return status_fail(status, "WORLD_SIZE asks for %d ranks of devices over NCCL, but %s; on CPUs start ranks "
-                           "with mpirun and a build with MPI=1", size, why);
+    TRY(comm_tcp_open(&place, out));
+    find_places(*out);
+    if (local >= 0 && local < COMM_MAX_RANKS) {
+        (*out)->local_rank = (int32_t)local;
     }
-    return status;
+    return STATUS_OK;
 }
 
 enum status comm_join(struct comm **out)
@@ -186,7 +214,7 @@ enum status comm_join(struct comm **out)
     }
     const long size = environment_number("WORLD_SIZE"), rank = environment_number("RANK");
     if (size > 1 && rank >= 0 && conf_environment("MASTER_ADDR")) {
-        return join_nccl((int32_t)size, (int32_t)rank, out);
+        return join_tcp((int32_t)size, (int32_t)rank, out);
     }
     return comm_single_open(out);
 }

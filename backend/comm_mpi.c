@@ -83,9 +83,10 @@ static void mpi_close(struct comm *base)
     mem_free(base);
 }
 
-static void mpi_abort(struct comm *base)
+static void mpi_abort(struct comm *base, const char *why)
 {
     (void)base;
+    (void)why; /* said already */
     MPI_Abort(MPI_COMM_WORLD, 1);
 }
 
@@ -97,17 +98,6 @@ static int size_of(MPI_Comm world)
 {
     int size = 1;
     MPI_Comm_size(world, &size);
-    return size;
-}
-
-static int local_size(void)
-{
-    MPI_Comm local;
-    int size = 1;
-    if (MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local) == MPI_SUCCESS) {
-        size = size_of(local);
-        MPI_Comm_free(&local);
-    }
     return size;
 }
 
@@ -127,7 +117,7 @@ enum status comm_mpi_open(struct comm **out)
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     comm->base = (struct comm){ .kind = &mpi_kind, .rank = rank, .size = size_of(MPI_COMM_WORLD),
-                                .local_size = local_size(), .sharing_size = 1 };
+                                .local_size = 1, .sharing_size = 1 };
     *out = &comm->base;
     return STATUS_OK;
 }

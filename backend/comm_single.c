@@ -20,7 +20,11 @@ static void single_broadcast(struct comm *comm, void *bytes, size_t n_bytes)
 }
 
 static void single_close(struct comm *comm) { mem_free(comm); }
-static void single_abort(struct comm *comm) { (void)comm; }
+static void single_abort(struct comm *comm, const char *why)
+{
+    (void)comm;
+    (void)why;
+}
 
 static const struct comm_kind single_kind = {
     .name = "single", .gather = single_gather, .broadcast = single_broadcast, .close = single_close,

@@ -1,6 +1,6 @@
 /* comm_tcp: ranks that know of each other only where rank 0 listens (RANK, WORLD_SIZE, MASTER_ADDR). A star
- * of connections: everything goes through rank 0, so this is for small things: it carries NCCL's id, and
- * afterwards what ranks of devices say in host memory. It stays open, because its end tells that a rank died.
+ * of connections: everything goes through rank 0, so this is at its best with small things: where devices have
+ * NCCL, it carries the group's id and what ranks say in host memory. Its end tells that a rank died.
  *
  *     rank r ── hello {magic, rank, size} ──► rank 0      within JOIN_SECONDS of each other
  *
@@ -34,7 +34,7 @@ struct tcp_comm {
 static void give_up(const struct comm *comm, int32_t other)
 {
     log_error("rank %d: the connection to rank %d is gone", comm->rank, other);
-    comm->kind->abort((struct comm *)(uintptr_t)comm);
+    comm->kind->abort((struct comm *)(uintptr_t)comm, "");
 }
 
 static int send_all(int fd, const void *bytes, size_t n)
@@ -135,14 +135,29 @@ static void tcp_close(struct comm *base)
 }
 
 /* The others see their connections end. */
-static void tcp_abort(struct comm *base)
+static void tcp_abort(struct comm *base, const char *why)
 {
     (void)base;
+    (void)why; /* said already */
     _exit(1);
+}
+
+/* A connection that ended says so before what it brought has been read. */
+static int tcp_is_alive(struct comm *base)
+{
+    const struct tcp_comm *comm = (const struct tcp_comm *)base;
+    for (int32_t r = 0; r < COMM_MAX_RANKS; r++) {
+        struct pollfd look = { .fd = comm->fd[r], .events = POLLRDHUP };
+        if (comm->fd[r] >= 0 && poll(&look, 1, 0) > 0 && (look.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0) {
+            return 0;
+        }
+    }
+    return 1;
 }
 
 static const struct comm_kind tcp_kind = {
     .name = "tcp", .gather = tcp_gather, .broadcast = tcp_broadcast, .close = tcp_close, .abort = tcp_abort,
+    .is_alive = tcp_is_alive,
 };
 
 /* ---- joining ---- */

@@ -98,7 +98,9 @@ struct backend_ops {
     void (*swiglu)(struct lane *lane, const struct op_swiglu *op);
     void (*page_copy)(struct lane *lane, const struct op_page_copy *op);
     void (*tap)(struct lane *lane, const struct op_tap *op);
-    /* ranks: all or none */
+    /* ranks: all or none; open and close NULL: an exchange needs nothing of its own */
+    enum status (*ranks_open)(struct backend *backend, struct comm *comm);
+    void (*ranks_close)(struct backend *backend);
     void (*exchange)(struct lane *lane, const struct op_exchange *op);
     void (*fold)(struct lane *lane, const struct op_fold *op);
     void (*columns)(struct lane *lane, const struct op_columns *op);

@@ -51,6 +51,18 @@ bool backend_has_ranks(const struct backend *backend) { return backend->ops->exc
 bool backend_has_cuda(void) { return cuda_device_count() >= 0; }
 int backend_n_cuda_devices(void) { return cuda_device_count() > 0 ? cuda_device_count() : 0; }
 
+enum status backend_ranks_open(struct backend *backend, struct comm *comm)
+{
+    return backend->ops->ranks_open != NULL ? backend->ops->ranks_open(backend, comm) : STATUS_OK;
+}
+
+void backend_ranks_close(struct backend *backend)
+{
+    if (backend->ops->ranks_close != NULL) {
+        backend->ops->ranks_close(backend);
+    }
+}
+
 enum status backend_health(struct backend *backend)
 {
     return backend->ops->health != NULL ? backend->ops->health(backend) : STATUS_OK;

@@ -2,8 +2,8 @@
 
 GPU_SUITE    := build/gpu-suite
 GPU_LIMIT_MB := 60
-GPU_KERNELS  := rows linear linear_float widen attention experts choose sample rank hint accept
-GPU_CASES    := rows linear float attention experts choose sample accept
+GPU_KERNELS  := rows linear linear_groups linear_float widen attention experts choose sample rank ranks hint accept
+GPU_CASES    := rows linear float attention experts choose sample accept ranks
 GPU_CASE_OBJ := $(GPU_CASES:%=$(BUILD)/gpu/suite_%.o)
 GPU_BED_OBJ  := $(GPU_CASE_OBJ) $(call obj,gpu/parity.c gpu/bed_device.c tests/simt/bed.c backend/cuda/weight.c)
 GPU_PARITY   := $(BUILD)/gpu/gpu_parity
@@ -19,7 +19,7 @@ $(BUILD)/gpu/suite_%.o: tests/test_simt_%.c $(BUILD)/flags
 
 # All of it but the device: what the suite's parity program does, where there is no GPU.
 GPU_EMULATED_OBJ := $(GPU_BED_OBJ) $(call obj,gpu/device_emulated.c) $(GPU_KERNELS:%=$(BUILD)/simt/backend/cuda/%.o) \
-                    $(patsubst %,$(BUILD)/simt/tests/simt/%.o,simt runtime fiber)
+                    $(patsubst %,$(BUILD)/simt/tests/simt/%.o,simt runtime fiber nccl)
 $(GPU_EMULATED): $(GPU_EMULATED_OBJ) $(CORE_LIB)
 	$(call say,link,$@)
 	$(SHOW)$(CC) $(CFLAGS_ALL) $(GPU_EMULATED_OBJ) $(CORE_LIB) -o $@ $(LDLIBS) -lcmocka

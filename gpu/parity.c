@@ -18,11 +18,12 @@ int suite_experts(void);
 int suite_choose(void);
 int suite_sample(void);
 int suite_accept(void);
+int suite_ranks(void);
 
 static const struct suite { const char *name; int (*run)(void); } suites[] = {
     { "rows", suite_rows },           { "linear", suite_linear },   { "float", suite_float },
     { "attention", suite_attention }, { "experts", suite_experts }, { "choose", suite_choose },
-    { "sample", suite_sample },       { "accept", suite_accept },
+    { "sample", suite_sample },       { "accept", suite_accept }, { "ranks", suite_ranks },
 };
 enum { N_SUITES = sizeof suites / sizeof *suites };
 

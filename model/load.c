@@ -318,7 +318,7 @@ static enum status keep_rows(const struct loader *loader, const struct load_tens
 
 static bool keeps_some(const struct shard_slice *keep, struct shard_range here)
 {
-    return keep->n_in > 0 && here.first < keep->first_out + keep->n_out && keep->first_out < here.first + here.n;
+    return keep->n_in > 0 && keep->n_out > 0 && here.first < keep->first_out + keep->n_out && keep->first_out < here.first + here.n;
 }
 
 static enum status load_chunk(struct loader *loader, int32_t chunk, unsigned char *staging)
@@ -592,6 +592,10 @@ static enum status plan_ranks(struct loader *loader)
         return status_fail(STATUS_UNSUPPORTED, "ranks hold a model together on CPUs, found %s",
                            backend_name(model->backend));
     }
+    if (model->shard.comm && model->config.experts.n > 0 && !backend_is_host(model->backend)) {
+        return status_fail(STATUS_UNSUPPORTED, "a mixture of experts is spread over ranks on CPUs alone, found %s",
+                           backend_name(model->backend));
+    }
     return STATUS_OK;
 }
 
@@ -626,6 +630,9 @@ static enum status finish(struct loader *loader)
 static enum status load_all(struct loader *loader)
 {
     TRY(agree(loader->options, load_weights(loader)));
+    if (loader->model->shard.comm) {
+        TRY(agree(loader->options, backend_ranks_open(loader->model->backend, loader->model->shard.comm)));
+    }
     return agree(loader->options, finish(loader));
 }
 
@@ -685,6 +692,9 @@ void model_destroy(struct model *model)
 {
     if (!model) {
         return;
+    }
+    if (model->shard.comm) {
+        backend_ranks_close(model->backend);
     }
     if (model->memory) {
         backend_free(model->backend, model->memory, model->memory_bytes);

@@ -23,6 +23,7 @@ struct ranks_plan {
     int32_t n;
     int32_t n_budgeted;        /* of them in the memory budget: those on this machine, where it is the machine's */
     int32_t sharing_idx, n_sharing; /* place among those that may use the very same cores */
+    int32_t local_idx;         /* on this machine: which of the devices named is this rank's */
 };
 /* What the options mean on this machine, for this model. */
 struct engine_plan {
@@ -45,6 +46,7 @@ enum status engine_plan_fit(const struct td_engine_options *options, const struc
 
 struct td_engine {
     struct engine_plan plan;
+    struct engine_group *group;             /* NULL, or the other ranks of a target on several GPUs of this process */
     struct backend *backend;
     struct backend *draft_backend;          /* NULL: the target's */
     struct lane *lane;                      /* the target's; the step thread is its worker 0 */

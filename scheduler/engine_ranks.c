@@ -30,7 +30,7 @@ enum td_status td_ranks_join(struct td_ranks **out, int32_t *rank, int32_t *n_ra
     }
     status = ranks_create(comm, out);
     if (status != STATUS_OK) {
-        comm->kind->abort(comm); /* the others would wait for this one */
+        comm_give_up(comm); /* the others would wait for this one */
         comm_close(comm);
         return engine_td_status(status);
     }
@@ -65,9 +65,10 @@ void engine_ranks_plan(const struct td_engine_options *options, struct engine_pl
     const struct comm *comm = engine_ranks_comm(options);
     plan->ranks = (struct ranks_plan){ .n = 1, .n_budgeted = 1, .n_sharing = 1 };
     if (comm != NULL) {
+        const bool on_gpus = options->target_device != NULL && strncmp(options->target_device, "cuda", 4) == 0;
         plan->ranks = (struct ranks_plan){
-            .n = comm->size, .n_budgeted = options->memory_bytes > 0 ? 1 : comm->local_size,
-            .sharing_idx = comm->sharing_rank, .n_sharing = comm->sharing_size };
+            .n = comm->size, .n_budgeted = options->memory_bytes > 0 || on_gpus ? 1 : comm->local_size,
+            .sharing_idx = comm->sharing_rank, .n_sharing = comm->sharing_size, .local_idx = comm->local_rank };
     }
 }
 

@@ -63,7 +63,11 @@ static void parallel_begin(struct target *base, const struct target_work *work)
 static enum status parallel_end(struct target *base, const float **logits)
 {
     struct parallel_target *target = (struct parallel_target *)base;
-    return target->part->kind->end(target->part, logits);
+    const enum status status = target->part->kind->end(target->part, logits);
+    if (status != STATUS_OK) {
+        comm_give_up(target->comm);
+    }
+    return comm_check(target->comm);
 }
 
 static void parallel_destroy(struct target *base)
@@ -153,7 +157,7 @@ bool ranks_await(struct comm *comm, struct rank_order *order)
     int32_t words[ORDER_CAP];
     struct message message = { .words = words, .cap = ORDER_CAP };
     const enum message_kind kind = message_receive(comm, &message);
-    ASSERT(kind == MESSAGE_DISMISS || (kind == MESSAGE_ORDER && message.n == MESSAGE_FIRST + ORDER_WORDS));
+    ASSERT(kind == MESSAGE_DISMISS || kind == MESSAGE_BROKEN || (kind == MESSAGE_ORDER && message.n == MESSAGE_FIRST + ORDER_WORDS));
     if (kind == MESSAGE_ORDER) {
         memcpy(order, words + MESSAGE_FIRST, sizeof *order);
     }
@@ -184,8 +188,7 @@ static void run_pass(struct follower *follower)
     message_get_pass(&follower->message, follower->options->order, &follower->pass);
     follower->target->kind->begin(follower->target, &(struct target_work){ .pass = &follower->pass.pass });
     if (follower->target->kind->end(follower->target, &logits) != STATUS_OK) {
-        log_error("rank %d: %s", follower->options->comm->rank, status_message());
-        follower->options->comm->kind->abort(follower->options->comm);
+        comm_give_up(follower->options->comm);
     }
 }
 
@@ -195,7 +198,8 @@ static void run_messages(struct follower *follower)
         switch (message_receive(follower->options->comm, &follower->message)) {
         case MESSAGE_COPIES: run_copies(follower); break;
         case MESSAGE_PASS: run_pass(follower); break;
-        case MESSAGE_END: return;
+        case MESSAGE_END:
+        case MESSAGE_BROKEN: return;
         default: ASSERT(!"a message between passes");
         }
     }

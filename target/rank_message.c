@@ -58,11 +58,17 @@ void message_send(struct comm *comm, struct message *message)
 enum message_kind message_receive(struct comm *comm, struct message *message)
 {
     comm_broadcast(comm, message->words, MESSAGE_HEAD * sizeof *message->words);
+    if (comm_check(comm) != STATUS_OK) {
+        return MESSAGE_BROKEN;
+    }
     message->n = message->words[1];
     ASSERT(message->n >= MESSAGE_FIRST && message->n <= message->cap);
     if (message->n > MESSAGE_HEAD) {
         comm_broadcast(comm, message->words + MESSAGE_HEAD,
                        (size_t)(message->n - MESSAGE_HEAD) * sizeof *message->words);
+    }
+    if (comm_check(comm) != STATUS_OK) {
+        return MESSAGE_BROKEN;
     }
     return (enum message_kind)message->words[0];
 }

@@ -10,7 +10,7 @@
 
 #include "target/target.h"
 
-enum message_kind { MESSAGE_ORDER = 1, MESSAGE_DISMISS, MESSAGE_COPIES, MESSAGE_PASS, MESSAGE_END };
+enum message_kind { MESSAGE_ORDER = 1, MESSAGE_DISMISS, MESSAGE_COPIES, MESSAGE_PASS, MESSAGE_END, MESSAGE_BROKEN };
 enum { MESSAGE_HEAD = 1024, MESSAGE_FIRST = 2 /* behind kind and count */ };
 
 struct message {
@@ -22,7 +22,8 @@ void message_destroy(struct message *message);
 void message_begin(struct message *message, enum message_kind kind);
 void message_put(struct message *message, const int32_t *words, int32_t n);
 void message_send(struct comm *comm, struct message *message); /* rank 0 */
-enum message_kind message_receive(struct comm *comm, struct message *message); /* the others */
+/* The others. MESSAGE_BROKEN: there will be none any more. */
+enum message_kind message_receive(struct comm *comm, struct message *message);
 
 /* Views of the largest pass: of each part, and of each row that is on a branch. */
 static inline int32_t message_views_cap(const struct rank_order *order) { return 2 * order->cap_rows; }

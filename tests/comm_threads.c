@@ -1,84 +1,50 @@
-/* comm_threads: see the header. Ranks show each other their arrays between two barriers. */
+/* comm_threads: see the header. */
 #include "tests/comm_threads.h"
 
 #include <pthread.h>
-#include <string.h>
 
-struct group {
-    pthread_barrier_t barrier;
-    const struct comm_parts *parts[COMM_MAX_RANKS];
-    void *bytes; /* rank 0's */
-};
-struct member {
-    struct comm base;
-    struct group *group;
+struct rank_thread {
     pthread_t thread;
+    struct comm *comm;
     void (*rank)(struct comm *comm, void *user);
     void *user;
 };
 
-static void threads_gather(struct comm *base, const struct comm_parts *parts)
+static void *rank_main(void *arg)
 {
-    struct group *group = ((struct member *)base)->group;
-    group->parts[base->rank] = parts;
-    pthread_barrier_wait(&group->barrier);
-    for (int32_t r = 0; r < base->size && (parts->root == COMM_ALL || parts->root == base->rank); r++) {
-        const struct comm_parts *from = group->parts[r];
-        ASSERT(from->unit_floats == parts->unit_floats && from->root == parts->root);
-        ASSERT(memcmp(from->first, parts->first, sizeof *parts->first * (size_t)(base->size + 1)) == 0);
-        const size_t begin = (size_t)parts->first[r] * parts->unit_floats;
-        const size_t n = (size_t)parts->first[r + 1] * parts->unit_floats - begin;
-        if (n > 0 && from->own != parts->all + begin) {
-            memcpy(parts->all + begin, from->own, n * sizeof(float));
-        }
-    }
-    pthread_barrier_wait(&group->barrier);
-}
-
-static void threads_broadcast(struct comm *base, void *bytes, size_t n_bytes)
-{
-    struct group *group = ((struct member *)base)->group;
-    if (base->rank == 0) {
-        group->bytes = bytes;
-    }
-    pthread_barrier_wait(&group->barrier);
-    if (base->rank > 0) {
-        memcpy(bytes, group->bytes, n_bytes);
-    }
-    pthread_barrier_wait(&group->barrier);
-}
-
-static void threads_close(struct comm *base) { (void)base; }
-static void threads_abort(struct comm *base) { (void)base; }
-
-static const struct comm_kind threads_kind = {
-    .name = "threads", .gather = threads_gather, .broadcast = threads_broadcast, .close = threads_close,
-    .abort = threads_abort,
-};
-
-static void *member_main(void *arg)
-{
-    struct member *member = arg;
-    member->rank(&member->base, member->user);
+    struct rank_thread *rank = arg;
+    rank->rank(rank->comm, rank->user);
     return NULL;
+}
+
+static void *rank_main_closing(void *arg)
+{
+    struct rank_thread *rank = arg;
+    rank->rank(rank->comm, rank->user);
+    comm_close(rank->comm);
+    return NULL;
+}
+
+static void run(int32_t n_ranks, void *(*thread_main)(void *arg), void (*rank)(struct comm *comm, void *user), void *user)
+{
+    struct comm *members[COMM_MAX_RANKS];
+    struct rank_thread threads[COMM_MAX_RANKS];
+    ASSERT(comm_threads_open(n_ranks, members) == STATUS_OK);
+    for (int32_t r = 0; r < n_ranks; r++) {
+        threads[r] = (struct rank_thread){ .comm = members[r], .rank = rank, .user = user };
+        ASSERT(pthread_create(&threads[r].thread, NULL, thread_main, &threads[r]) == 0);
+    }
+    for (int32_t r = 0; r < n_ranks; r++) {
+        pthread_join(threads[r].thread, NULL);
+    }
 }
 
 void comm_threads_run(int32_t n_ranks, void (*rank)(struct comm *comm, void *user), void *user)
 {
-    struct group group;
-    struct member members[COMM_MAX_RANKS];
-    ASSERT(n_ranks >= 1 && n_ranks <= COMM_MAX_RANKS);
-    memset(&group, 0, sizeof group);
-    pthread_barrier_init(&group.barrier, NULL, (unsigned int)n_ranks);
-    for (int32_t r = 0; r < n_ranks; r++) {
-        members[r] = (struct member){ .base = { .kind = &threads_kind, .rank = r, .size = n_ranks,
-                                                .local_size = n_ranks, .sharing_rank = r,
-                                                .sharing_size = n_ranks },
-                                      .group = &group, .rank = rank, .user = user };
-        ASSERT(pthread_create(&members[r].thread, NULL, member_main, &members[r]) == 0);
-    }
-    for (int32_t r = 0; r < n_ranks; r++) {
-        pthread_join(members[r].thread, NULL);
-    }
-    pthread_barrier_destroy(&group.barrier);
+    run(n_ranks, rank_main_closing, rank, user);
+}
+
+void comm_threads_run_leaving(int32_t n_ranks, void (*rank)(struct comm *comm, void *user), void *user)
+{
+    run(n_ranks, rank_main, rank, user);
 }

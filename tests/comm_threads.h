@@ -6,7 +6,9 @@
 
 #include "backend/backend.h"
 
-/* Runs rank(comm, user) once for each rank, each on a thread of its own; returns when all have. */
+/* Runs rank(comm, user) once for each rank, each on a thread of its own; returns when all have. The second leaves
+ * closing to the ranks. */
+void comm_threads_run_leaving(int32_t n_ranks, void (*rank)(struct comm *comm, void *user), void *user);
 void comm_threads_run(int32_t n_ranks, void (*rank)(struct comm *comm, void *user), void *user);
 
 #endif

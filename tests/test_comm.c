@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -219,12 +221,115 @@ static void test_launchers(void **unused)
     expect_join(STATUS_OK, ""); /* a size alone may be anybody's */
     setenv("RANK", "1", 1);
     setenv("MASTER_ADDR", "localhost", 1);
-    expect_join(STATUS_UNSUPPORTED, "on CPUs start ranks with mpirun");
     assert_int_equal(comm_launched_rank(), 1);
     setenv("WORLD_SIZE", "3", 1);
     expect_join(STATUS_UNSUPPORTED, "found 3");
     unsetenv("WORLD_SIZE");
     assert_int_equal(comm_launched_rank(), 0);
+}
+
+/* Two processes that the environment has told of each other; LOCAL_RANK says which device is whose. */
+static int join_by_environment(const char *rank, const char *local_rank, int port)
+{
+    struct comm *comm;
+    char text[16];
+    snprintf(text, sizeof text, "%d", port);
+    setenv("WORLD_SIZE", "2", 1);
+    setenv("RANK", rank, 1);
+    setenv("LOCAL_RANK", local_rank, 1);
+    setenv("MASTER_ADDR", "127.0.0.1", 1);
+    setenv("MASTER_PORT", text, 1);
+    if (comm_join(&comm) != STATUS_OK) {
+        return 1;
+    }
+    const int is_right = comm->size == 2 && comm->local_size == 2 && comm->sharing_size == 2 &&
+                         comm->sharing_rank == comm->rank && comm->local_rank == local_rank[0] - '0' &&
+                         comm_is_alive(comm);
+    check_gather(comm, COMM_ALL, 1);
+    comm_close(comm);
+    return is_right ? 0 : 2;
+}
+
+static void test_processes_told_by_the_environment(void **unused)
+{
+    (void)unused;
+    int ended = -1;
+    const int port = free_port();
+    const pid_t other = fork();
+    if (other == 0) {
+        _exit(join_by_environment("1", "5", port));
+    }
+    assert_int_equal(join_by_environment("0", "0", port), 0);
+    assert_int_equal(waitpid(other, &ended, 0), other);
+    assert_int_equal(ended, 0);
+    unsetenv("WORLD_SIZE");
+    unsetenv("LOCAL_RANK");
+}
+
+/* A rank that goes is seen by who waits for it elsewhere. */
+static void *join_and_go(void *arg)
+{
+    struct comm *comm;
+    assert_int_equal(comm_tcp_open(arg, &comm), STATUS_OK);
+    comm_barrier(comm);
+    comm_close(comm);
+    return NULL;
+}
+
+static void test_who_is_gone_is_seen(void **unused)
+{
+    (void)unused;
+    pthread_t thread;
+    struct comm *comm;
+    const int port = free_port();
+    struct comm_place first = { .rank = 0, .size = 2, .address = "127.0.0.1", .port = port }, second = first;
+    second.rank = 1;
+    assert_int_equal(pthread_create(&thread, NULL, join_and_go, &second), 0);
+    assert_int_equal(comm_tcp_open(&first, &comm), STATUS_OK);
+    assert_true(comm_is_alive(comm)); /* it waits for us */
+    comm_barrier(comm);
+    pthread_join(thread, NULL);
+    assert_false(comm_is_alive(comm));
+    comm_close(comm);
+}
+
+/* ---- threads that give up ---- */
+
+struct quitting { int32_t rank; int n_broken; pthread_mutex_t mutex; };
+
+static void give_up_in_the_middle(struct comm *comm, void *user)
+{
+    struct quitting *quitting = user;
+    float own = (float)comm->rank, all[COMM_MAX_RANKS] = { 0 };
+    static const int32_t first[] = { 0, 1, 2, 3, 4, 5, 6, 7, 8 };
+    const struct comm_parts parts = { .own = &own, .all = all, .first = first, .unit_floats = 1, .root = COMM_ALL };
+    for (int round = 0; round < ROUNDS; round++) {
+        if (round == ROUNDS / 2 && comm->rank == quitting->rank) {
+            (void)status_fail(STATUS_IO, "out of order");
+            comm_give_up(comm);
+        }
+        comm_gather(comm, &parts); /* nobody is left waiting */
+        assert_true(round >= ROUNDS / 2 || all[comm->size - 1] == (float)(comm->size - 1));
+    }
+    assert_int_equal(comm_check(comm), STATUS_IO);
+    assert_non_null(strstr(status_message(), "out of order"));
+    assert_int_equal(comm_agree(comm, STATUS_OK), STATUS_IO);
+    assert_false(comm_is_alive(comm));
+    pthread_mutex_lock(&quitting->mutex);
+    quitting->n_broken++;
+    pthread_mutex_unlock(&quitting->mutex);
+}
+
+static void test_threads_that_give_up(void **unused)
+{
+    (void)unused;
+    for (int32_t n = 2; n <= 4; n *= 2) {
+        for (int32_t rank = 0; rank < n; rank++) {
+            struct quitting quitting = { .rank = rank, .mutex = PTHREAD_MUTEX_INITIALIZER };
+            comm_threads_run(n, give_up_in_the_middle, &quitting);
+            assert_int_equal(quitting.n_broken, n);
+        }
+    }
 }
 
 int main(void)
@@ -235,6 +340,9 @@ int main(void)
         cmocka_unit_test(test_strangers_are_dropped),
         cmocka_unit_test(test_places_that_cannot_be),
         cmocka_unit_test(test_launchers),
+        cmocka_unit_test(test_processes_told_by_the_environment),
+        cmocka_unit_test(test_who_is_gone_is_seen),
+        cmocka_unit_test(test_threads_that_give_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -90,7 +90,7 @@ static void check_scene(const struct scene *scene, int32_t n_ranks)
     make_requests();
     rig_run(engine, requests, N_REQUESTS, &alone);
     td_engine_close(engine);
-    comm_threads_run(n_ranks, run_rank, (void *)(uintptr_t)scene);
+    comm_threads_run_leaving(n_ranks, run_rank, (void *)(uintptr_t)scene);
 }
 
 static void test_plain(void **unused)
@@ -145,7 +145,7 @@ static void test_refusals(void **unused)
 {
     (void)unused;
     struct scene scene = { "synth:tiny,q8_0,seed=3", "none", 0 };
-    comm_threads_run(2, refuse_rank, &scene);
+    comm_threads_run_leaving(2, refuse_rank, &scene);
 }
 
 int main(void)

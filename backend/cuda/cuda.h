@@ -15,6 +15,7 @@
 #include <cuda_runtime_api.h>
 #include <stdatomic.h>
 
+#include "backend/comm_nccl.h"
 #include "backend/cuda/kernels.h"
 #include "backend/device.h"
 
@@ -31,6 +32,7 @@ struct cuda_backend {
     bool keeps_graphs;        /* passes that come again are recorded */
     _Atomic uint64_t recorded_bytes; /* kept for what the driver takes for them, by all desks */
     struct cuda_gemm *gemm;   /* NULL but for the fast plan */
+    struct comm_nccl *nccl;   /* of a model that ranks hold; NULL: none, or their exchanges go through the host */
     atomic_int failed;        /* 1: the sentence is being written; 2: it stands */
     char sentence[CUDA_SENTENCE_CAP];
 };
@@ -113,6 +115,8 @@ struct cuda_choosing *cuda_desk_choosing(const struct pass_desk *desk);
 /* Of the pass under way: segments that its rows see at most, and where attention computes. */
 struct cuda_room { int32_t n_segments; float *scratch; size_t scratch_floats; };
 struct cuda_room cuda_desk_room(const struct pass_desk *desk);
+/* Pinned memory for an exchange of so many floats. */
+float *cuda_desk_stage(const struct pass_desk *desk, size_t n_floats);
 /* What long passes of the fast plan multiply in; NULL where there are none. */
 struct cuda_gemm_desk *cuda_desk_gemm(const struct pass_desk *desk);
 
@@ -163,6 +167,14 @@ void cuda_run_gather(struct lane *lane, const struct op_gather *op);
 void cuda_run_expert_linear(struct lane *lane, const struct op_expert_linear *op);
 void cuda_run_expert_swiglu(struct lane *lane, const struct op_expert_swiglu *op);
 void cuda_run_combine(struct lane *lane, const struct op_combine *op);
+
+/* ---- ops_ranks.c ---- */
+enum status cuda_ranks_open(struct backend *backend, struct comm *comm);
+void cuda_ranks_close(struct backend *backend);
+void cuda_run_exchange(struct lane *lane, const struct op_exchange *op);
+void cuda_run_fold(struct lane *lane, const struct op_fold *op);
+void cuda_run_columns(struct lane *lane, const struct op_columns *op);
+void cuda_run_pick(struct lane *lane, const struct op_pick *op);
 
 /* ---- what launches share ---- */
 struct cuda_act cuda_act_of(const struct act *act, int kinds);

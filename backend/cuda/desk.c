@@ -6,12 +6,13 @@
  * Arrays lie in the device block at places that depend on the numbers of rows and logits alone, so that a
  * recorded pass (a CUDA graph) reads its inputs where the next one's are:
  *
- *     token | position | slot | seq_of_row | logits_row | views | pages and paths of the views
+ *     token | position | slot | seq_of_row | logits_row | own_token | part | views | pages and paths of the views
  *
  * Passes of up to 64 rows are padded to a bucket and recorded when their shape comes the second time; the
  * first time they run as they are. Pad rows have position and slot -1: they write to no slot and attend to
  * nothing, and their results are not read. Longer passes (prompts) are not recorded: their kernels hide the
- * launches.
+ * launches. Nor are passes of ranks that exchange through the host: they are cut at each exchange (ops_ranks.c). All
+ * ranks pad alike and record alike, as they all meet the same passes.
  *
  * What the driver takes for recordings is its own affair, and grows with their kernels. So a desk counts
  * kernels: it says at creation for how many it keeps memory, and records no more than those.
@@ -26,6 +27,7 @@ enum {
     MAX_GRAPHS = 64,
     MAX_GRAPH_ROWS = 64,
     LAYER_NODES = 10,         /* kernels of a recorded layer, of those before and behind the layers: for this */
+    RANK_LAYER_NODES = 20,    /* the same where ranks exchange what layers give */
     OTHER_NODES = 8,          /* many MAX_GRAPHS recordings have room; of longer ones there are fewer */
     NODE_BYTES = 12 << 10,    /* of the driver, for a kernel: some 10 KB are what users of large graphs report */
     SCRATCH_FLOATS = 8 << 20 /* of attention, unless one row wants more; longer passes take turns */
@@ -49,6 +51,7 @@ struct pass_desk {
     struct input_block blocks[INPUT_BLOCKS];
     int next_block;
     float *logits;                      /* pinned, [cap_logits, n_vocab] */
+    float *stage;                       /* pinned, [exchange_floats]; NULL: no exchanges, or they need none */
     float *scratch;                     /* of the device */
     size_t scratch_floats;
     struct cuda_gemm_desk *gemm;        /* NULL but for the fast plan */
@@ -76,7 +79,7 @@ static int32_t pages_cap(const struct pass_shape *shape) { return shape->context
 static size_t input_bytes_of(const struct pass_shape *shape)
 {
     const size_t rows = (size_t)shape->cap_rows, words = (size_t)pages_cap(shape) + KV_PATH_CAP;
-    const size_t ints = 4 * rows + (size_t)shape->cap_logits + rows * words;
+    const size_t ints = 6 * rows + (size_t)shape->cap_logits + rows * words;
     return cuda_align(ints * sizeof(int32_t) + rows * sizeof(struct kv_view) + 64);
 }
 
@@ -113,6 +116,10 @@ static enum status take_memory(struct pass_desk *desk)
     if (backend_plan(backend) == PLAN_FAST) {
         TRY(cuda_gemm_desk_create(desk->backend, &desk->shape, &desk->gemm));
     }
+    if (desk->shape.exchange_floats > 0 && desk->backend->nccl == NULL) {
+        TRY(cuda_pinned_alloc(desk->backend, desk->shape.exchange_floats * sizeof(float), &pinned));
+        desk->stage = pinned;
+    }
     (void)cuda_fetch_open(desk->backend, &desk->fetch);
     return backend_health(backend);
 }
@@ -127,7 +134,7 @@ enum status cuda_desk_create(struct backend *backend, const struct pass_shape *s
     desk->shape = *shape;
     desk->input_bytes = input_bytes_of(shape);
     desk->scratch_floats = scratch_floats_of(shape);
-    desk->longest = LAYER_NODES * shape->n_layers + OTHER_NODES;
+    desk->longest = (shape->exchange_floats > 0 ? RANK_LAYER_NODES : LAYER_NODES) * shape->n_layers + OTHER_NODES;
     desk->cap_nodes = desk->backend->keeps_graphs ? MAX_GRAPHS * desk->longest : 0;
     atomic_fetch_add(&desk->backend->recorded_bytes, recorded_bytes_of(desk));
     const enum status status = take_memory(desk);
@@ -159,6 +166,7 @@ void cuda_desk_destroy(struct pass_desk *desk)
     (void)cudaFreeHost(desk->logits);
     cuda_choosing_destroy(desk->choosing);
     cuda_gemm_desk_destroy(desk->gemm);
+    (void)cudaFreeHost(desk->stage);
     backend_free(backend, desk->inputs, desk->input_bytes);
     backend_free(backend, desk->scratch, desk->scratch_floats * sizeof *desk->scratch);
     mem_free(desk);
@@ -180,6 +188,12 @@ struct cuda_choosing *cuda_desk_choosing(const struct pass_desk *desk) { return 
 struct cuda_room cuda_desk_room(const struct pass_desk *desk)
 {
     return (struct cuda_room){ desk->n_segments, desk->scratch, desk->scratch_floats };
+}
+
+float *cuda_desk_stage(const struct pass_desk *desk, size_t n_floats)
+{
+    ASSERT(desk->stage != NULL && n_floats <= desk->shape.exchange_floats);
+    return desk->stage;
 }
 
 /* ---- inputs ---- */
@@ -261,6 +275,10 @@ static void send_inputs(struct pass_desk *desk, cudaStream_t stream, const struc
     to->slot = pack_ints(&packer, from->slot, from->n_rows, to->n_rows, -1);
     to->seq_of_row = pack_ints(&packer, from->seq_of_row, from->n_rows, to->n_rows, 0);
     to->logits_row = pack_ints(&packer, from->logits_row, from->n_logits, to->n_logits, 0);
+    if (from->own_token != NULL) {
+        to->own_token = pack_ints(&packer, from->own_token, from->n_rows, to->n_rows, 0);
+        to->part = pack_ints(&packer, from->part, from->n_rows, to->n_rows, 0);
+    }
     to->views = pack_views(&packer, from, pages_cap(&desk->shape));
     cuda_ok(desk->backend, cudaMemcpyAsync(desk->inputs, block->pinned, packer.at, cudaMemcpyHostToDevice, stream),
             "sending inputs");
@@ -322,7 +340,8 @@ static struct graph *choose_graph(struct pass_desk *desk, struct pass_inputs *in
 {
     const int32_t n_segments = count_segments(inputs);
     desk->n_segments = n_segments;
-    if (!desk->backend->keeps_graphs || inputs->of_model == NULL || inputs->n_rows > MAX_GRAPH_ROWS) {
+    if (!desk->backend->keeps_graphs || inputs->of_model == NULL || inputs->n_rows > MAX_GRAPH_ROWS ||
+        desk->stage != NULL) {
         return NULL;
     }
     const struct graph_key key = {
@@ -346,8 +365,13 @@ static bool may_record(const struct pass_desk *desk, const struct graph *graph)
     return graph != NULL && graph->n_met > 1 && desk->n_nodes + desk->longest <= desk->cap_nodes;
 }
 
+/* Ranks may have more kernels than others, and still are to record the same passes: each counts for the longest. */
 static void count_nodes(struct pass_desk *desk, size_t n)
 {
+    if (desk->shape.exchange_floats > 0) {
+        desk->n_nodes += desk->longest;
+        return;
+    }
     desk->n_nodes += (int64_t)n;
     desk->longest = (int64_t)n > desk->longest ? (int64_t)n : desk->longest;
 }

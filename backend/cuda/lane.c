@@ -137,6 +137,26 @@ static void reached(struct cuda_lane *lane, uint64_t ticket)
     }
 }
 
+/* Other ranks may never come to an exchange that the event is behind, so that is looked at now and then. */
+static void wait_for(struct cuda_backend *backend, cudaEvent_t event)
+{
+    enum { LOOKS = 1024 };
+    if (backend->nccl == NULL) {
+        cuda_ok(backend, cudaEventSynchronize(event), "a pass");
+        return;
+    }
+    cudaError_t error = cudaEventQuery(event);
+    for (int64_t looks = 1; error == cudaErrorNotReady; looks++) {
+        const char *why = looks % LOOKS == 0 ? comm_nccl_watch(backend->nccl) : NULL;
+        if (why != NULL) {
+            cuda_fail(backend, "a pass of several ranks", why);
+            return;
+        }
+        error = cudaEventQuery(event);
+    }
+    cuda_ok(backend, error, "a pass");
+}
+
 void cuda_lane_wait(struct lane *base, uint64_t ticket)
 {
     struct cuda_lane *lane = cuda_lane_of(base);
@@ -149,7 +169,7 @@ void cuda_lane_wait(struct lane *base, uint64_t ticket)
     if (at->host != 0) {
         lane_wait(lane->host, at->host);
     } else if (cuda_enter(backend)) {
-        cuda_ok(backend, cudaEventSynchronize(at->event), "a pass");
+        wait_for(backend, at->event);
     }
     reached(lane, held);
 }

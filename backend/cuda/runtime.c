@@ -121,6 +121,7 @@ static enum status download(struct backend *backend, void *to, const void *from,
 static void destroy(struct backend *backend)
 {
     cuda_gemm_close(cuda_backend_of(backend)->gemm);
+    cuda_ranks_close(backend);
     cuda_partition_close(cuda_backend_of(backend));
     mem_free(backend);
 }
@@ -141,6 +142,7 @@ static const struct backend_ops ops = {
     .embed = cuda_run_embed, .norm = cuda_run_norm, .quantize = cuda_run_quantize, .linear = cuda_run_linear,
     .rope_store = cuda_run_rope_store, .attention = cuda_run_attention, .swiglu = cuda_run_swiglu,
     .page_copy = cuda_run_page_copy, .tap = cuda_run_tap,
+    .ranks_open = cuda_ranks_open, .ranks_close = cuda_ranks_close, .exchange = cuda_run_exchange, .fold = cuda_run_fold, .columns = cuda_run_columns, .pick = cuda_run_pick,
     .places_most = cuda_places_most, .routes_bytes = cuda_routes_bytes, .routes_init = cuda_run_routes_init,
     .route = cuda_run_route, .gather = cuda_run_gather, .expert_linear = cuda_run_expert_linear,
     .expert_swiglu = cuda_run_expert_swiglu, .combine = cuda_run_combine,
@@ -175,7 +177,7 @@ static enum status parse_device(const char *words, int *device, int *n_multiproc
                            "found 'cuda:%s'", words);
     }
     if (*end == ',') {
-        return status_fail(STATUS_UNSUPPORTED, "a model on several GPUs (cuda:%s) is not built; name one", words);
+        return status_fail(STATUS_UNSUPPORTED, "several GPUs hold a target; one is wanted here, found cuda:%s", words);
     }
     const int n_devices = cuda_device_count();
     if (n_devices == 0) {

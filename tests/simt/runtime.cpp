@@ -9,13 +9,14 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "tests/simt/exchange.h"
 #include "tests/simt/simt.h"
 
 namespace {
 
 enum { MAX_DEVICES = 8, MAX_REGIONS = 4096, PAGE = 4096, NAN_BYTE = 0xff };
 
-enum op_kind { OP_LAUNCH, OP_COPY, OP_RECORD, OP_WAIT, OP_GRAPH, OP_HOST };
+enum op_kind { OP_LAUNCH, OP_COPY, OP_RECORD, OP_WAIT, OP_GRAPH, OP_HOST, OP_EXCHANGE };
 struct sim_op {
     op_kind kind;
     simt_launch_shape shape;
@@ -28,10 +29,11 @@ struct sim_op {
     uint64_t count;
     cudaGraphExec_t exec;
     cudaHostFn_t fn;    /* of the host, with `to` */
+    simt_exchange *exchange; /* owned */
 };
 struct op_list { sim_op *ops; size_t n, cap; };
 
-struct region { unsigned char *at; size_t bytes; int device; /* -1: pinned memory of the host */ };
+struct region { unsigned char *at; size_t bytes; int device; /* -1: pinned memory of the host */ int taken_on; };
 struct device_state { cudaError_t sticky; size_t held; };
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -56,7 +58,13 @@ struct guard {
 
 } // namespace
 
-struct CUstream_st { int device; op_list queue; cudaGraph_t capture; CUstream_st *next; };
+struct CUstream_st {
+    int device;
+    op_list queue;
+    size_t graph_at; /* of the graph that is first, what has run */
+    cudaGraph_t capture;
+    CUstream_st *next;
+};
 struct CUevent_st { cudaStream_t stream; uint64_t wanted, reached; bool keeps_time; timespec at; };
 struct CUgreenCtx_st { int device; unsigned n; };
 struct CUdevResourceDesc_st { unsigned n; };
@@ -83,10 +91,18 @@ void push(op_list *list, const sim_op &op)
     list->ops[list->n++] = op;
 }
 
+void free_op(const sim_op &op)
+{
+    free(op.args);
+    if (op.exchange != nullptr) {
+        simt_exchange_free(op.exchange);
+    }
+}
+
 void empty(op_list *list)
 {
     for (size_t i = 0; i < list->n; i++) {
-        free(list->ops[i].args);
+        free_op(list->ops[i]);
     }
     free(list->ops);
     *list = {};
@@ -125,7 +141,7 @@ cudaError_t take(void **ptr, size_t bytes, int device)
         return fail(cudaErrorMemoryAllocation);
     }
     memset(at, NAN_BYTE, bytes);
-    regions[n_regions++] = { static_cast<unsigned char *>(at), whole, device };
+    regions[n_regions++] = { static_cast<unsigned char *>(at), whole, device, current_device };
     (device >= 0 ? devices[device].held : pinned_bytes) += whole;
     if (device >= 0) {
         mprotect(at, whole, PROT_NONE);
@@ -145,7 +161,7 @@ cudaError_t give(void *ptr, bool pinned)
         return fail(cudaErrorInvalidValue);
     }
     for (cudaStream_t stream = streams; stream != nullptr; stream = stream->next) {
-        if (stream->queue.n > 0 && (pinned || stream->device == at->device)) {
+        if (stream->queue.n > 0 && stream->device == at->taken_on) {
             simt_complain("memory is freed while %zu operations are under way", stream->queue.n);
         }
     }
@@ -175,11 +191,12 @@ bool copy_is_sound(void *to, const void *from, size_t bytes, cudaMemcpyKind kind
 }
 
 /* ---- running ---- */
-void run_until(cudaStream_t stream, cudaEvent_t event, uint64_t count);
+void run_until(cudaStream_t stream, cudaEvent_t event, uint64_t count, bool may_wait);
 
-void run_op(const sim_op &op, int device)
+/* False: it waits for other devices. */
+bool run_op(const sim_op &op, cudaStream_t stream, bool may_wait)
 {
-    device_state *state = &devices[device];
+    device_state *state = &devices[stream->device];
     switch (op.kind) {
     case OP_LAUNCH:
         if (launches_left == 0) {
@@ -203,19 +220,30 @@ void run_op(const sim_op &op, int device)
         op.fn(op.to);
         break;
     case OP_WAIT: /* whoever is waited for comes first */
-        run_until(op.event->stream, op.event, op.count);
-        open_device(device, true);
+        run_until(op.event->stream, op.event, op.count, may_wait);
+        open_device(stream->device, true);
+        return op.event->reached >= op.count;
+    case OP_EXCHANGE:
+        if (state->sticky == cudaSuccess && !simt_exchange_run(op.exchange, may_wait, &lock)) {
+            return false;
+        }
+        open_device(stream->device, true); /* others were here meanwhile */
         break;
     case OP_GRAPH:
-        for (size_t i = 0; i < op.exec->list.n; i++) {
-            run_op(op.exec->list.ops[i], device);
+        for (; stream->graph_at < op.exec->list.n; stream->graph_at++) {
+            if (!run_op(op.exec->list.ops[stream->graph_at], stream, may_wait)) {
+                return false;
+            }
         }
+        stream->graph_at = 0;
         break;
     }
+    return true;
 }
 
-/* Runs the stream's operations until `event` has come so often, all when there is none. */
-void run_until(cudaStream_t stream, cudaEvent_t event, uint64_t count)
+/* Runs the stream's operations until `event` has come so often, all when there is none; or up to one that waits for
+ * other devices. */
+void run_until(cudaStream_t stream, cudaEvent_t event, uint64_t count, bool may_wait)
 {
     op_list *queue = &stream->queue;
     size_t done = 0;
@@ -224,18 +252,21 @@ void run_until(cudaStream_t stream, cudaEvent_t event, uint64_t count)
     }
     open_device(stream->device, true);
     while (done < queue->n && (event == nullptr || event->reached < count)) {
-        const sim_op op = queue->ops[done++];
-        run_op(op, stream->device);
-        free(op.args);
+        const sim_op op = queue->ops[done];
+        if (!run_op(op, stream, may_wait)) {
+            break;
+        }
+        free_op(op);
+        done++;
     }
     open_device(stream->device, false);
     memmove(queue->ops, queue->ops + done, (queue->n - done) * sizeof *queue->ops);
     queue->n -= done;
 }
 
-void run_stream(cudaStream_t stream, cudaEvent_t event)
+void run_stream(cudaStream_t stream, cudaEvent_t event, bool may_wait)
 {
-    run_until(stream, event, event != nullptr ? event->wanted : 0);
+    run_until(stream, event, event != nullptr ? event->wanted : 0, may_wait);
 }
 
 bool takes(cudaStream_t stream)
@@ -292,6 +323,37 @@ void simt_enqueue(cudaStream_t stream, const simt_launch_shape &shape, void (*bo
     put(stream, op);
 }
 
+/* ---- for the emulated NCCL ---- */
+bool simt_put_exchange(cudaStream_t stream, simt_exchange *exchange, bool *is_recorded)
+{
+    if (!takes(stream)) {
+        return false;
+    }
+    sim_op op = {};
+    op.kind = OP_EXCHANGE;
+    op.exchange = exchange;
+    *is_recorded = stream->capture != nullptr;
+    put(stream, op);
+    return true;
+}
+
+pthread_mutex_t *simt_lock(void) { return &lock; }
+int simt_current_device(void) { return current_device; }
+bool simt_is_of_device(const void *ptr, size_t bytes, int device) { return lies_in(ptr, bytes, device, false); }
+
+void simt_open_devices(bool open)
+{
+    for (int device = 0; device < n_devices; device++) {
+        open_device(device, open);
+    }
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char *id, int len, int device)
+{
+    snprintf(id, (size_t)len, "0000:%02x:00.0", (unsigned)device);
+    return device < n_devices ? cudaSuccess : fail(cudaErrorInvalidDevice);
+}
+
 /* ---- what tests say ---- */
 void simt_set_devices(int n, size_t bytes)
 {
@@ -316,6 +378,7 @@ void simt_reset(void)
     launches_left = -1;
     counts = {};
     simt_set_devices(2, (size_t)1 << 30);
+    simt_set_nccl(1);
     (void)cudaGetLastError();
 }
 
@@ -516,7 +579,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
         return fail(cudaErrorStreamCaptureUnsupported);
     }
     counts.waits++;
-    run_stream(stream, nullptr);
+    run_stream(stream, nullptr, true);
     return state_of(stream->device);
 }
 
@@ -543,7 +606,7 @@ cudaError_t cudaDeviceSynchronize(void)
     const guard hold;
     for (cudaStream_t stream = streams; stream != nullptr; stream = stream->next) {
         if (stream->device == current_device) {
-            run_stream(stream, nullptr);
+            run_stream(stream, nullptr, true);
         }
     }
     return state_of(current_device);
@@ -584,7 +647,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     if (event->stream == nullptr) {
         return cudaSuccess;
     }
-    run_stream(event->stream, event);
+    run_stream(event->stream, event, true);
     return state_of(event->stream->device);
 }
 
@@ -593,7 +656,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 {
     const guard hold;
     if (event->stream != nullptr && event->reached < event->wanted) {
-        run_stream(event->stream, event);
+        run_stream(event->stream, event, false);
         return cudaErrorNotReady; /* no error of the last kind */
     }
     return event->stream != nullptr ? state_of(event->stream->device) : cudaSuccess;

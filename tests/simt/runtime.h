@@ -27,6 +27,8 @@ void simt_set_name(const char *name); /* of all of them; "emulated", a string th
 void simt_set_parts(int gives);
 /* ...this many multiprocessors are held in parts now. */
 int simt_held_parts(void);
+/* Whether there is an NCCL for ranks on devices (tests/simt/nccl.cpp); without, exchanges go through the host. */
+void simt_set_nccl(int there);
 /* The launch after n more of them fails, and from then on everything on that device; < 0: none. */
 void simt_fail_launch(int64_t after);
 /* All devices are well again and hold nothing of use. */
