@@ -91,7 +91,8 @@ static const struct conf_option_info option_table[OPT_COUNT] = {
         "FILE (default: NAME.ids beside the draft NAME.gguf, else all); changes speed, never text", GENERATES},
     [OPT_TARGET_DEVICE] = {"target-device", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "DEVICE",
         "cpu, the cores to use: cpu:0-3, or a GPU: cuda:0, or a part of its multiprocessors: cuda:0/-40 all but "
-        "those of cuda:0/40 (builds with CUDA=1)", GENERATES},
+        "those of cuda:0/40, or 2, 4 or 8 GPUs that hold the model together: cuda:0,1; cuda: of a launcher's "
+        "processes each its own (builds with CUDA=1)", GENERATES},
     [OPT_DRAFT_DEVICE] = {"draft-device", 0, CONF_TEXT, 0, 0, NULL, NULL, NULL, "DEVICE",
         "cores of a draft model, if not the target's: cpu:1; cpu: cores that the target leaves; a GPU: cuda:1, or "
         "the target's own", GENERATES | DRAFTS},

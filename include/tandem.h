@@ -35,8 +35,8 @@ const char *td_error_message(void);
 
 /* ---- ranks: processes that hold one target together ---- */
 struct td_ranks;
-/* The group that mpirun or srun started this process in (a build with MPI=1); a group of one without a
- * launcher. Once, before any engine. */
+/* The group that mpirun or srun (a build with MPI=1) or RANK, WORLD_SIZE, MASTER_ADDR started this process in; of
+ * one without. Once, before any engine. */
 enum td_status td_ranks_join(struct td_ranks **out, int32_t *rank, int32_t *n_ranks);
 void td_ranks_leave(struct td_ranks *ranks); /* every rank, after its last engine is closed */
 
@@ -53,7 +53,7 @@ struct td_engine_options {
     const char *draft_vocab;   /* ids a model draft may propose: how many frequent ones, or a file; NULL = all */
     const char *verify;        /* "coupled", "rejection" */
     int32_t k;                 /* tokens drafted a round, 0..16; < 0: as many as pay (default) */
-    const char *target_device; /* "cpu", "cpu:0-3"; NULL = threads below */
+    const char *target_device; /* "cpu", "cpu:0-3", "cuda:0"; "cuda:0,1": several hold it; NULL = threads below */
     const char *draft_device;  /* cores of a draft model, as above; NULL = those of the target */
     const char *ahead;         /* whether a draft model works while the target does: "auto", "on", "off" */
     int32_t ahead_budget;      /* outcomes of a round that it prepares for, 1..64; 0: as many as fit */

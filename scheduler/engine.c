@@ -6,6 +6,7 @@
 #include "scheduler/engine.h"
 #include "scheduler/engine_device.h"
 #include "scheduler/engine_draft.h"
+#include "scheduler/engine_group.h"
 #include "scheduler/engine_memory.h"
 #include "scheduler/engine_ranks.h"
 
@@ -206,7 +207,11 @@ enum td_status td_engine_open(const struct td_engine_options *options, struct td
         return engine_td_status(status_fail(STATUS_NO_MEMORY, "no memory for an engine"));
     }
     atomic_init(&engine->stopping, 0);
-    const enum status status = open_engine(engine, options);
+    struct td_engine_options own = *options;
+    enum status status = engine_group_open(&own, &engine->group);
+    if (status == STATUS_OK) {
+        status = open_engine(engine, &own);
+    }
     if (status != STATUS_OK) {
         td_engine_close(engine); /* makes no sentence of its own */
         return engine_td_status(status);
@@ -236,5 +241,6 @@ void td_engine_close(struct td_engine *engine)
     text_close(engine->tokenizer);
     model_destroy(engine->model);
     engine_device_close(engine);
+    engine_group_close(engine->group);
     mem_free(engine);
 }

@@ -1,6 +1,8 @@
 /* engine_device: see the header. */
 #include "scheduler/engine_device.h"
+#include "scheduler/engine_group.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +85,29 @@ static enum status parse_cores(struct device_words *device, const char *text, co
     }
 }
 
+static bool is_gpu_text(const char *text) { return text != NULL && strncmp(text, "cuda", 4) == 0; }
+
+/* Of several GPUs, or of any, this rank's: processes that a launcher started take them in order of their places on
+ * the machine. */
+static enum status choose_own(const struct ranks_plan *ranks, const char **text, char own[DEVICE_KIND_CAP])
+{
+    struct device_list list;
+    TRY(device_list_parse(*text, &list));
+    list.n = ranks->n > 1 ? list.n : 0; /* else one process is to have one, and who opens it will say so */
+    const bool is_any = *text != NULL && strcmp(*text, "cuda") == 0;
+    if (list.n > 0 && ranks->local_idx >= list.n) {
+        return status_fail(STATUS_INVALID, "'%s' names %d GPUs, and rank %d of this machine is to have one", *text, list.n,
+                           ranks->local_idx);
+    }
+    if (list.n > 0 || is_any) {
+        const int n_there = backend_n_cuda_devices();
+        snprintf(own, DEVICE_KIND_CAP, "cuda:%d", list.n > 0 ? list.device[ranks->local_idx]
+                                                  : ranks->local_idx % (n_there > 0 ? n_there : 1));
+        *text = own;
+    }
+    return STATUS_OK;
+}
+
 /* NULL and "cpu" name no core. What follows "cuda:" is for the backend to read. */
 static enum status parse_device(struct device_words *device, const struct core_list *usable, struct device_plan *plan)
 {
@@ -97,7 +122,7 @@ static enum status parse_device(struct device_words *device, const struct core_l
     }
     if (strncmp(device->text, "cpu:", 4) != 0) {
         return status_fail(STATUS_UNSUPPORTED, "there is no device '%s' for the %s; there are: cpu, cpu:0-3, "
-                           "cuda:0",
+                           "cuda:0, cuda:0,1",
                            device->text, device->whose);
     }
     return parse_cores(device, device->text + 4, usable);
@@ -114,12 +139,23 @@ static void find_cores(struct machine_cores *machine)
     machine->physical.n = n_physical < machine->usable.n ? n_physical : machine->usable.n;
 }
 
+/* A rank on a GPU drives it from one core; the first one samples and drafts on those that are left. */
+static void leave_driving_cores(const struct ranks_plan *ranks, struct machine_cores *machine)
+{
+    const int n_others = ranks->n_sharing - 1, first = machine->physical.n - n_others;
+    if (first < 1) {
+        return; /* shared by all */
+    }
+    if (ranks->sharing_idx > 0) {
+        machine->physical.cpus[0] = machine->physical.cpus[first + ranks->sharing_idx - 1];
+    }
+    machine->physical.n = ranks->sharing_idx > 0 ? 1 : first;
+    machine->usable = machine->physical;
+}
+
 /* Ranks that may use the same cores take turns at them: each has as many, next to each other. */
 static void leave_own_cores(const struct ranks_plan *ranks, struct machine_cores *machine)
 {
-    if (ranks->n_sharing <= 1) {
-        return;
-    }
     const int each = machine->physical.n / ranks->n_sharing, n = each > 0 ? each : 1;
     const int first = ranks->sharing_idx * each;
     for (int i = 0; i < n; i++) {
@@ -212,7 +248,13 @@ enum status engine_device_plan(const struct td_engine_options *options, struct e
     struct device_words draft = { .whose = "draft", .text = options->draft_device };
     const bool has_draft = options->draft_device != NULL || plan->drafts_ahead;
     find_cores(&machine);
-    leave_own_cores(&plan->ranks, &machine);
+    if (plan->ranks.n_sharing > 1 && is_gpu_text(target.text)) {
+        leave_driving_cores(&plan->ranks, &machine);
+    } else if (plan->ranks.n_sharing > 1) {
+        leave_own_cores(&plan->ranks, &machine);
+    }
+    char own[DEVICE_KIND_CAP];
+    TRY(choose_own(&plan->ranks, &target.text, own));
     TRY(parse_device(&target, &machine.usable, &plan->target));
     if (has_draft && options->draft_device == NULL) { /* a lane of its own where the target is */
         draft.is_gpu = target.is_gpu;
