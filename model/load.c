@@ -592,6 +592,10 @@ static enum status plan_ranks(struct loader *loader)
         return status_fail(STATUS_UNSUPPORTED, "ranks hold a model together on CPUs, found %s",
                            backend_name(model->backend));
     }
+    if (model->shard.comm && backend_plan(model->backend) != PLAN_EXACT) {
+        return status_fail(STATUS_UNSUPPORTED, "ranks hold a model together by the exact plan, found %s",
+                           numeric_plan_name(backend_plan(model->backend)));
+    }
     if (model->shard.comm && model->config.experts.n > 0 && !backend_is_host(model->backend)) {
         return status_fail(STATUS_UNSUPPORTED, "a mixture of experts is spread over ranks on CPUs alone, found %s",
                            backend_name(model->backend));

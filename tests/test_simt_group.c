@@ -318,6 +318,10 @@ static void what_cannot_be_is_refused(void **state)
     expect_refusal(&options, "a mixture of experts");
     set_options(&options);
     options.target_device = "cuda:0,1";
+    options.plan = "native";
+    expect_refusal(&options, "by the exact plan, found native");
+    set_options(&options);
+    options.target_device = "cuda:0,1";
     options.target = "no such file";
     expect_refusal(&options, "no such file");
     set_options(&options);
