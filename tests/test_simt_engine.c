@@ -16,20 +16,13 @@
 #include "backend/cuda/cuda.h"
 #include "tests/engine_rig.h"
 #include "tests/simt/runtime.h"
+#include "tests/simt/silence.h"
 #include "tests/simt/simt.h"
 
 enum { N_PROMPT = 40, N_REQUESTS = 3 };
 static const char PAIR[] = "synth:pair=tiny,q8_0,draft=tiny,draft-layers=1,agree=0.7,seed=1";
 
 static struct rig_results wanted, found;
-
-static void expect_silence(void)
-{
-    const char *said = simt_take_error();
-    if (said != NULL) {
-        fail_msg("%s", said);
-    }
-}
 
 static void set_options(struct td_engine_options *options)
 {
@@ -73,7 +66,7 @@ static void run(const struct td_engine_options *options, struct rig_results *res
 static void expect_the_same(const struct td_engine_options *options)
 {
     run(options, &found);
-    expect_silence();
+    simt_expect_silence();
     assert_int_equal(found.n_results, wanted.n_results);
     for (size_t i = 0; i < found.n_results; i++) {
         rig_assert_same(&wanted.result[i], &found.result[i]);
@@ -101,7 +94,7 @@ static void plain_decoding_is_the_same(void **state)
     options.kv = "f32";
     options.max_batch = 1;
     run(&options, &found); /* another KV type: another text, but no complaint */
-    expect_silence();
+    simt_expect_silence();
 }
 
 static const char *const devices[][2] = { { "cuda:0", NULL }, { "cuda:0", "cpu" }, { "cuda:0", "cuda:0" },
@@ -141,7 +134,7 @@ static void drafts_give_back_tokens(void **state)
     options.k = 3;
     options.draft_device = "cuda:0";
     run(&options, &found);
-    expect_silence();
+    simt_expect_silence();
     const struct simt_counts counts = simt_counts_get();
     const uint64_t n_passes = counts.copies_up - counts.copies_down;
     assert_true(counts.copies_down > 10 && counts.copies_down <= n_passes);
@@ -208,7 +201,7 @@ static void models_of_other_shapes(void **state)
         run_on(&options, 12, &wanted);
         options.target_device = "cuda:0";
         run_on(&options, 12, &found);
-        expect_silence();
+        simt_expect_silence();
         for (size_t r = 0; r < found.n_results; r++) {
             rig_assert_same(&wanted.result[r], &found.result[r]);
         }
@@ -239,7 +232,7 @@ static void the_stories_are_the_same(void **state)
         options.target_device = "cuda:0";
         options.draft_device = "cuda:1";
     }
-    expect_silence();
+    simt_expect_silence();
     rig_assert_same(&wanted.result[0], &found.result[0]);
     assert_true(found.result[0].n_text > 0);
 }
@@ -269,7 +262,7 @@ static void a_device_that_fails(void **state)
     for (size_t i = 0; i < found.n_results; i++) {
         rig_assert_same(&wanted.result[i], &found.result[i]);
     }
-    expect_silence();
+    simt_expect_silence();
 }
 
 /* Each device has its own room, and a refusal says which had too little. */
@@ -306,7 +299,7 @@ static void memory_is_counted_by_device(void **state)
     simt_set_devices(2, target / 2);
     assert_int_equal(td_engine_open(&options, &engine), TD_NO_MEMORY);
     assert_non_null(strstr(td_error_message(), "MiB are free"));
-    expect_silence();
+    simt_expect_silence();
     assert_int_equal(simt_held_bytes(), 0);
 }
 

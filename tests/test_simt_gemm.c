@@ -14,6 +14,7 @@
 #include "backend/cuda/gemm.h"
 #include "tests/simt/bed.h"
 #include "tests/simt/runtime.h"
+#include "tests/simt/silence.h"
 #include "tests/simt/simt.h"
 
 enum { CAP_ROWS = 90, MOST_IN = 320, PARTS = 2 };
@@ -47,14 +48,6 @@ static void fast_close(struct fast *fast)
     lane_destroy(fast->lane);
     backend_destroy(fast->backend);
     assert_int_equal(simt_held_bytes(), fast->held_before);
-}
-
-static void expect_silence(void)
-{
-    const char *said = simt_take_error();
-    if (said != NULL) {
-        fail_msg("%s", said);
-    }
 }
 
 static int begin(void **state)
@@ -216,7 +209,7 @@ static void products_are_those_of_doubles(void **state)
         }
         layer_close(&fast, &layer);
         fast_close(&fast);
-        expect_silence();
+        simt_expect_silence();
     }
 }
 
@@ -244,7 +237,7 @@ static void algorithms_are_kept(void **state)
     assert_int_equal(mem_alloc_count(), n_allocs);
     layer_close(&fast, &layer);
     fast_close(&fast);
-    expect_silence();
+    simt_expect_silence();
 }
 
 static void a_full_table_drops_the_oldest(void **state)
@@ -280,7 +273,7 @@ static void a_full_table_drops_the_oldest(void **state)
     assert_int_equal(simt_blas_counts_get().choices, n_kept + 21);
     layer_close(&fast, &layer);
     fast_close(&fast);
-    expect_silence();
+    simt_expect_silence();
 }
 
 static void short_passes_are_the_other_kernels(void **state)
@@ -299,7 +292,7 @@ static void short_passes_are_the_other_kernels(void **state)
     }
     layer_close(&fast, &layer);
     fast_close(&fast);
-    expect_silence();
+    simt_expect_silence();
 }
 
 /* ---- what fails ---- */
@@ -310,7 +303,7 @@ static void expect_refusal(struct fast *fast, enum status status, const char *wo
         fail_msg("expected '%s' in '%s'", words, status_message());
     }
     fast_close(fast);
-    expect_silence();
+    simt_expect_silence();
 }
 
 static void what_is_missing_is_said_at_the_start(void **state)

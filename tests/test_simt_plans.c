@@ -14,6 +14,7 @@
 #include "base/base.h"
 #include "tests/engine_rig.h"
 #include "tests/simt/runtime.h"
+#include "tests/simt/silence.h"
 #include "tests/simt/simt.h"
 
 enum { N_PROMPT = 24, N_REQUESTS = 3, N_TOKENS = 7, N_LONG = 70 };
@@ -29,14 +30,6 @@ static int begin(void **state)
     simt_fail_blas(-1);
     (void)simt_take_error();
     return 0;
-}
-
-static void expect_silence(void)
-{
-    const char *said = simt_take_error();
-    if (said != NULL) {
-        fail_msg("%s", said);
-    }
 }
 
 static void set_options(struct td_engine_options *options)
@@ -73,7 +66,7 @@ static void run(const struct td_engine_options *options, struct rig_results *res
     }
     rig_run(engine, requests, N_REQUESTS, results);
     td_engine_close(engine);
-    expect_silence();
+    simt_expect_silence();
     assert_int_equal(simt_held_bytes(), 0);
 }
 
@@ -220,7 +213,7 @@ static void fast_takes_long_passes_to_the_library(void **state)
         assert_int_equal(simt_blas_counts_get().products, 0);
         options.plan = "fast";
         run_long(&options, &found);
-        expect_silence();
+        simt_expect_silence();
         assert_int_equal(simt_blas_counts_get().products, 2 * 7);
         assert_int_equal(found.result[0].finish, TD_FINISH_LENGTH);
         assert_true(found.result[0].usage.fingerprint != wanted.result[0].usage.fingerprint);
@@ -246,7 +239,7 @@ static void fast_speculates(void **state)
         options.draft_device = devices[i];
         options.ahead = i == 1 ? "on" : "off";
         run_long(&options, &found);
-        expect_silence();
+        simt_expect_silence();
         assert_int_equal(found.result[0].finish, TD_FINISH_LENGTH);
         assert_int_equal(found.result[0].n_ids, N_TOKENS);
         assert_int_equal(simt_held_bytes(), 0);
