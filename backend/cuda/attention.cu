@@ -125,7 +125,7 @@ DEVICE_FN int32_t attention_first(const cuda_op_attention &op, int32_t last)
 struct attention_part { int32_t row, kv_head, head, n_heads, segment, begin, end; };
 
 /* end 0: the row does not see the segment, or the heads are another rank's. SOME: not all heads are here, which
- * takes registers that a whole model's kernels have none left for. */
+ * takes registers that a whole model's kernels have none left for (launch bounds of their own: none spills). */
 template <int HEADS, bool SOME> DEVICE_FN attention_part attention_part_of(const cuda_op_attention &op)
 {
     const int32_t n_group = op.n_group, chunks = (n_group + HEADS - 1) / HEADS;
@@ -235,7 +235,7 @@ DEVICE_FN void attention_values(const cuda_op_attention &op, const attention_par
  * in f16; bound by memory. Accumulates: fma chains in fp32. Plan: exact.
  * Reference: attention_row_scalar, through backend_attention. */
 template <class Kv, int HEADS, bool SOME>
-static __global__ void __launch_bounds__(ATTENTION_THREADS, HEADS == 2 && !SOME ? 6 : 0)
+static __global__ void __launch_bounds__(ATTENTION_THREADS, SOME ? 1 : HEADS == 2 ? 6 : 0)
 attention_segment_kernel(const cuda_op_attention op)
 {
     SHARED(float, q, HEADS * ATTENTION_HEAD_DIM_CAP);
