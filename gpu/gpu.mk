@@ -19,7 +19,7 @@ $(BUILD)/gpu/suite_%.o: tests/test_simt_%.c $(BUILD)/flags
 
 # All of it but the device: what the suite's parity program does, where there is no GPU.
 GPU_EMULATED_OBJ := $(GPU_BED_OBJ) $(call obj,gpu/device_emulated.c) $(GPU_KERNELS:%=$(BUILD)/simt/backend/cuda/%.o) \
-                    $(patsubst %,$(BUILD)/simt/tests/simt/%.o,simt runtime fiber nccl)
+                    $(patsubst %,$(BUILD)/simt/tests/simt/%.o,simt runtime parts fiber nccl)
 $(GPU_EMULATED): $(GPU_EMULATED_OBJ) $(CORE_LIB)
 	$(call say,link,$@)
 	$(SHOW)$(CC) $(CFLAGS_ALL) $(GPU_EMULATED_OBJ) $(CORE_LIB) -o $@ $(LDLIBS) -lcmocka
