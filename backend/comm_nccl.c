@@ -119,10 +119,15 @@ enum status comm_nccl_open(struct comm *comm, int device, struct comm_nccl **out
         return STATUS_OK;
     }
     struct comm_nccl *nccl = mem_alloc(1, sizeof *nccl);
-    TRY(comm_agree(comm, nccl != NULL ? STATUS_OK : status_fail(STATUS_NO_MEMORY, "no memory for a group of devices")));
+    enum status status = comm_agree(comm, nccl != NULL ? STATUS_OK : status_fail(STATUS_NO_MEMORY,
+                                                                                 "no memory for a group of devices"));
+    if (status != STATUS_OK) {
+        mem_free(nccl); /* another's failed */
+        return status;
+    }
     nccl->comm = comm;
     pthread_mutex_init(&nccl->mutex, NULL);
-    const enum status status = join(nccl, device);
+    status = join(nccl, device);
     if (status != STATUS_OK) {
         if (nccl->nccl != NULL) {
             (void)ncclCommAbort(nccl->nccl);
