@@ -107,6 +107,9 @@ static void run_rank(struct comm *comm, void *user)
     if (status == STATUS_OK) {
         run_passes(run, &rig, rank == 0);
     }
+    if (comm != NULL) {
+        comm_barrier(comm); /* ranks may share a GPU, and the emulation frees nothing beside another's pass */
+    }
     model_rig_close(&rig);
 }
 
