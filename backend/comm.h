@@ -2,11 +2,12 @@
  *
  * A kind is one file behind a table: single (a group of one), mpi (processes started by mpirun or srun;
  * comm_mpi.c, with MPI=1), tcp (processes that know where rank 0 is) and threads (of this process, a device each).
- * What lies in device memory goes its own way (comm_nccl.h), beside any of them. All ranks make the same calls in the same order, one at a time; which
- * thread of a rank makes them does not matter. A call returns when this rank's part is done. A group that breaks
- * while it works cannot go on: the process ends with one sentence, and the launcher ends the others; ranks that
- * are threads are told by comm_broken(), and calls return at once, with nothing. Nothing here adds numbers up for the exact plan: sums are
- * made by every rank, in the canonical order, from what all contributed.
+ * What lies in device memory goes its own way (comm_nccl.h), beside any of them. All ranks make the same calls in
+ * the same order, one at a time; which thread of a rank makes them does not matter. A call returns when this rank's
+ * part is done. A group that breaks while it works cannot go on: the process ends with one sentence, and the
+ * launcher ends the others; ranks that are threads are told by comm_check(), and calls return at once, with
+ * nothing. Nothing here adds numbers up: sums are made by every rank, in the canonical order, from what all
+ * contributed.
  */
 #ifndef BACKEND_COMM_H
 #define BACKEND_COMM_H

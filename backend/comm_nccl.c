@@ -33,7 +33,11 @@ struct comm_nccl {
 /* ---- who there is ---- */
 
 /* What a rank says of itself, as ranks exchange it. */
-struct presence { uint64_t device; /* a digest that no other device has */ int32_t version; /* 0: no NCCL here */ int32_t unused; };
+struct presence {
+    uint64_t device; /* a digest that no other device has */
+    int32_t version; /* 0: no NCCL here */
+    int32_t unused;
+};
 enum { PRESENCE_FLOATS = sizeof(struct presence) / sizeof(float) };
 
 static struct presence presence_of(const struct comm *comm, int device)

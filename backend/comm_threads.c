@@ -160,8 +160,10 @@ enum status comm_threads_open(int32_t size, struct comm *members[COMM_MAX_RANKS]
     pthread_mutex_init(&group->mutex, NULL);
     pthread_cond_init(&group->changed, NULL);
     for (int32_t r = 0; r < size; r++) {
-        *made[r] = (struct member){ .base = { .kind = &threads_kind, .rank = r, .size = size, .local_size = size, .local_rank = r,
-                                              .sharing_rank = r, .sharing_size = size }, .group = group };
+        *made[r] = (struct member){
+            .base = { .kind = &threads_kind, .rank = r, .size = size, .local_rank = r, .local_size = size,
+                      .sharing_rank = r, .sharing_size = size },
+            .group = group };
         members[r] = &made[r]->base;
     }
     return STATUS_OK;

@@ -48,7 +48,6 @@ static bool serve(struct ahead *ahead, struct draft_ask *ask)
     memcpy(ahead->served[ask->place].token, branch->next, (size_t)n * sizeof *branch->next);
     timeline_mark(TIMELINE_STEP, &timeline_hit, outcome.n_accepted, n);
     ahead->report.hits++;
-    ahead->report.branches_used++;
     ahead->report.tokens_served += (uint64_t)n;
     ahead->report.tokens_wanted += (uint64_t)ask->k_max;
     return true;
@@ -269,7 +268,7 @@ static struct draft_ahead_counts count(const struct draft *base)
     const struct grower_report *grower = &report->grower;
     return (struct draft_ahead_counts){
         .hits = report->hits, .misses = report->misses, .unprepared = report->unprepared,
-        .branches_grown = grower->branches, .branches_used = report->branches_used,
+        .branches_grown = grower->branches, .branches_used = report->hits,
         .tokens_served = report->tokens_served, .tokens_wanted = report->tokens_wanted,
         .hidden_seconds = report->hidden_seconds, .exposed_seconds = report->exposed_seconds,
         .fallback_seconds = report->fallback_seconds,

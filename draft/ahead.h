@@ -163,7 +163,7 @@ struct ahead_report {
     uint64_t rounds, hits, misses;      /* of sequences that had been prepared for */
     uint64_t turns;                     /* steps that drafted and verified in turn */
     uint64_t unprepared;                /* first rounds, and rounds after a preemption */
-    uint64_t branches_used, tokens_served, tokens_wanted; /* of hits */
+    uint64_t tokens_served, tokens_wanted; /* of hits */
     double hidden_seconds, exposed_seconds; /* of drafting: beside a verify, and waited for */
     double fallback_seconds;                /* of those exposed: behind a miss, or in turn */
     struct grower_report grower;

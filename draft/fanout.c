@@ -66,7 +66,8 @@ static double bounded_acceptance(double acceptance)
     return !(acceptance > 0) ? 0 : acceptance < 0.999 ? acceptance : 0.999;
 }
 
-/* Of the published law, F^-r in every row: F_k / F_0 is beta^k, and for row K, where (1 - a) of the prior is missing, times (1 - a)^(-1 / (1 + r)). */
+/* Of the published law, F^-r in every row: F_k / F_0 is beta^k, and for row K, where (1 - a) of the prior is
+ * missing, times (1 - a)^(-1 / (1 + r)). */
 static double geometric_share(double acceptance, double tail, int32_t k, int32_t n_proposed)
 {
     const double share = pow(acceptance, k / (1 + tail));

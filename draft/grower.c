@@ -204,7 +204,7 @@ static void choose_size(struct grower *grower, const struct grower_call *call)
     grower->report.choice = gain_choose(&(struct gain_inputs){
         .verify = &grower->verify, .glue = &grower->glue, .grow = &grower->grow,
         .after_hit = &grower->counts[0], .after_miss = &grower->counts[1],
-        .acceptance = (float)grower->report.acceptance, .tail = 1.0f,
+        .acceptance = (float)grower->report.acceptance, .tail = GROWER_TAIL,
         .k_max = call->rounds[0].k_next, .max_budget = grower->options.max_budget,
         .fixed_budget = grower->options.fanout.budget, .n_seqs = call->n_rounds, .k_fallback = call->k_fallback,
         .fallback_seconds = call->fallback_seconds,

@@ -4,7 +4,6 @@
 #include "draft/grower_private.h"
 
 static const double ACCEPTANCE_NEWS = 1.0 / 32.0; /* share of the newest round in the average */
-static const float TAIL = 1.0f;                   /* r of the law F^-r, until ranks are learned */
 
 static int32_t *ids_of(struct ranked_place *ranked, int32_t k) { return ranked->id + k * DRAFT_MAX_RANKED; }
 
@@ -106,7 +105,7 @@ static void make_branches(struct grower *grower, struct glued_round *glued, cons
     struct ranked_place *ranked = &grower->ranked[round->place];
     const struct fanout_counts *counts = &grower->counts[round->after_miss];
     const struct fanout_ask ask = { .n_proposed = round->n_proposed, .budget = glued->budget,
-                                    .acceptance = (float)grower->report.acceptance, .tail = TAIL };
+                                    .acceptance = (float)grower->report.acceptance, .tail = GROWER_TAIL };
     const struct fanout_plan plan = fanout_choose(&grower->options.fanout, counts, &ask);
     struct fanout_odds odds;
     fanout_estimate(counts, &ask, &odds);

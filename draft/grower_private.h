@@ -5,6 +5,8 @@
 #include "draft/ahead.h"
 #include "draft/model_draft.h"
 
+static const float GROWER_TAIL = 1.0f; /* r of the law F^-r, until ranks are learned */
+
 /* A round while it is glued. */
 struct glued_round {
     const struct ahead_round *round;
@@ -86,7 +88,8 @@ int32_t grower_budget(const struct grower *grower);
 /* ---- grower_glue.c ---- */
 /* Enters the rounds' places and takes pages. */
 void grower_enter(struct grower *grower, const struct grower_call *call);
-/* A pass over what rounds lack. False: nothing does, or the device failed. *logits: rows of those whose first_logits it set. */
+/* A pass over what rounds lack. False: nothing does, or the device failed. *logits: rows of those whose first_logits
+ * it set. */
 bool grower_glue_pass(struct grower *grower, const float **logits);
 
 /* ---- grower_fork.c ---- */

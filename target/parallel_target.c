@@ -157,7 +157,8 @@ bool ranks_await(struct comm *comm, struct rank_order *order)
     int32_t words[ORDER_CAP];
     struct message message = { .words = words, .cap = ORDER_CAP };
     const enum message_kind kind = message_receive(comm, &message);
-    ASSERT(kind == MESSAGE_DISMISS || kind == MESSAGE_BROKEN || (kind == MESSAGE_ORDER && message.n == MESSAGE_FIRST + ORDER_WORDS));
+    ASSERT(kind == MESSAGE_DISMISS || kind == MESSAGE_BROKEN ||
+           (kind == MESSAGE_ORDER && message.n == MESSAGE_FIRST + ORDER_WORDS));
     if (kind == MESSAGE_ORDER) {
         memcpy(order, words + MESSAGE_FIRST, sizeof *order);
     }

@@ -51,7 +51,11 @@ extern "C" int cuda_spread(const struct cuda_op_spread *op, struct CUstream_st *
 
 /* ---- hints ---- */
 
-DEVICE_FN float hint_base(const cuda_hint_row &row) { return row.full[*row.id[0]]; }
+/* Of a row that cannot be used there is no token, and of a small vocabulary no sibling; nobody reads their shares. */
+DEVICE_FN float hint_logit(const cuda_hint_row &row, int token)
+{
+    return *row.id[token] >= 0 ? row.full[*row.id[token]] : 0.0f;
+}
 
 /* Shapes: rows of n_logits, scratch [n_rows, pieces]. Grid: (pieces, rows). Block: 256 threads make the terms of
  * a piece, 64 run their chains, out of shared memory. Reads 4 bytes a logit; bound by exponentials. Accumulates:
@@ -61,7 +65,7 @@ static __global__ void __launch_bounds__(HINT_THREADS) hint_piece_kernel(const c
     SHARED(float, tile, CUDA_HINT_PIECE);
     SHARED(float, partial, CUDA_PARTIALS);
     const cuda_hint_row row = op.rows[blockIdx.y];
-    const float base = hint_base(row);
+    const float base = hint_logit(row, 0);
     const int32_t begin = (int32_t)blockIdx.x * CUDA_HINT_PIECE, left = op.n_logits - begin;
     for (int32_t i = (int32_t)threadIdx.x; i < CUDA_HINT_PIECE; i += HINT_THREADS) {
         tile[i] = i < left ? mathx_exp(row.logits[begin + i] - base) : 0.0f;
@@ -96,7 +100,7 @@ static __global__ void hint_end_kernel(const cuda_op_hint op)
     }
     struct cuda_hints hints = { { 1.0f / sum } };
     for (int t = 1; t < CUDA_HINT_TOKENS; t++) {
-        hints.share[t] = row.id[t] != nullptr ? mathx_exp(row.full[*row.id[t]] - hint_base(row)) / sum : 0.0f;
+        hints.share[t] = row.id[t] != nullptr ? mathx_exp(hint_logit(row, t) - hint_logit(row, 0)) / sum : 0.0f;
     }
     op.out[i] = hints;
 }

@@ -110,7 +110,8 @@ template <int FLOAT_TYPE> struct mma_float {
  * all parts. Block: 8 warps; warp = segment, two products of 16 outputs and 8 rows side by side, ROWS rows at
  * a time, of at most 64. Reads each weight once for 32 rows, then from L2; x once a block, rounded there.
  * Bound by memory for few rows. Not measured; 56 (8 rows) to 108 registers on sm_90. Accumulates: fp32, as the
- * instruction does, 16 inputs at a time. Plan: native. Reference: sums in double, within a bound (tests/test_simt_float.c). */
+ * instruction does, 16 inputs at a time. Plan: native. Reference: sums in double, within a bound
+ * (tests/test_simt_float.c). */
 template <int FLOAT_TYPE, int ROWS>
 static __global__ void __launch_bounds__(LINEAR_THREADS) linear_native_kernel(const cuda_op_linear op)
 {

@@ -31,8 +31,8 @@ struct linear_own_groups {
 /* Shapes: a matrix in tiles of 32 outputs (layout.h), x panels of 8 rows or [n_rows, f32_stride], out
  * [n_groups, n_rows, n_out]. Grid: tiles. Block: 8 warps; lane = output, warp = segment, ROWS rows at a time, of
  * at most 64. Reads each weight once, x once a block; bound by memory, not measured. Accumulates: exact int32
- * per 32 inputs, joined by fma in fp32; Q6_K spills unless it may have more registers. Plan: exact. Reference: linear_tile_scalar, through backend_linear with
- * groups. */
+ * per 32 inputs, joined by fma in fp32; Q6_K spills unless it may have more registers. Plan: exact. Reference:
+ * linear_tile_scalar, through backend_linear with groups. */
 template <class Weights, int ROWS>
 static __global__ void __launch_bounds__(LINEAR_THREADS, Weights::TYPE == TENSOR_Q6_K ? 1 : 0)
 linear_groups_kernel(const cuda_op_linear_groups op, size_t group_floats)

@@ -83,7 +83,8 @@ void cuda_run_linear(struct lane *lane, const struct op_linear *op)
     }
     for (int32_t first = 0; first < op->n_parts;) {
         const enum tensor_type type = op->part[first].weight->type;
-        struct cuda_op_linear job = { .n_rows = op->n_rows, .x = cuda_act_of(op->x, cuda_plan_kinds(lane, backend_act_kind(type), op->n_rows)) };
+        const int kinds = cuda_plan_kinds(lane, backend_act_kind(type), op->n_rows);
+        struct cuda_op_linear job = { .n_rows = op->n_rows, .x = cuda_act_of(op->x, kinds) };
         int32_t p = first;
         for (; p < op->n_parts && op->part[p].weight->type == type; p++) {
             job.part[job.n_parts++] = (struct cuda_linear_part){

@@ -1,6 +1,6 @@
 /* nccl: the emulated NCCL. What is asked of it between a group's start and end is one exchange, which stands on the
- * stream until every rank has come to its own (those it sends to or receives from, where it does nothing else); so a missing call, another order, or a buffer that is not a device's
- * shows. Complaints: simt_take_error().
+ * stream until every rank has come to its own (those it sends to or receives from, where it does nothing else); so
+ * a missing call, another order, or a buffer that is not a device's shows. Complaints: simt_take_error().
  *
  *     rank 0   stream  [ ][ ][exchange]─┐
  *     rank 1   stream  [ ][exchange]────┴─► copies, by who comes last
